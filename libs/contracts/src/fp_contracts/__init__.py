@@ -1,0 +1,1 @@
+"""Contracts of the payment-fraud mesh: records, topics, phases, ids, hashes; no I/O."""

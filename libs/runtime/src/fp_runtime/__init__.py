@@ -1,0 +1,1 @@
+"""Runtime of the mesh: event-time merge, buses, stores, gates, telemetry."""

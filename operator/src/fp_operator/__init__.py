@@ -1,0 +1,1 @@
+"""Operator: the fp command, the local stack, the worlds."""

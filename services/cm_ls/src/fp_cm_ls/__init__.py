@@ -1,0 +1,1 @@
+"""Case management and label store (cm_ls)."""

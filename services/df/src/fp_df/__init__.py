@@ -1,0 +1,1 @@
+"""Decision fabric (df): decides, audits and acts."""

@@ -1,0 +1,1 @@
+"""Ingest gateway (ig): admits events and journals every claim."""

@@ -1,0 +1,1 @@
+"""Learning triggers (ofs_trigger): OFS, MF and MPR corridor."""

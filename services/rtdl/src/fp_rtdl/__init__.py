@@ -1,0 +1,1 @@
+"""Real-time decision loop (rtdl): joins, merchant features, archive."""

@@ -1,0 +1,1 @@
+"""Scenario runner (sr): pins a run and publishes READY."""

@@ -1,0 +1,1 @@
+"""Verdict: gate fold, run report, governance, run page."""

@@ -1,0 +1,1 @@
+"""World stream producer (wsp): replays a sealed world into the gateway."""
