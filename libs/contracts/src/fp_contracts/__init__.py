@@ -1,1 +1,1 @@
-"""Contracts of the payment-fraud mesh: records, topics, phases, ids, hashes; no I/O."""
+"""Contracts of the payment-fraud mesh: records, topics, phases, ids and hashes. Pure: no I/O, no clock."""

@@ -1,0 +1,114 @@
+"""The packed header of hot records: routing and order without decoding the body (contracts.md §3).
+
+Layout, big endian: version u8 · kind u8 · run tag 8 bytes · seq u64 · order_ts i64 µs · frontier i64 µs (NONE_TS =
+absent) · payload hash 32 bytes · source length u8 · source UTF-8 · marks: count u8, each {length u8, source, frontier
+i64 µs, last_seq u64}.
+"""
+
+import struct
+from dataclasses import dataclass
+from enum import IntEnum
+
+VERSION = 1
+NONE_TS = -(2**63)
+MAX_TS = 2**62
+NO_HASH = bytes(32)
+_FIXED = struct.Struct(">BB8sQqq32sB")
+_MARK = struct.Struct(">qQ")
+
+
+class Kind(IntEnum):
+    """What a record is; watermarks and canaries carry no business meaning and take no sequence."""
+
+    ARRIVAL_EVENT = 1
+    ARRIVAL_ENTITIES = 2
+    FLOW_ANCHOR = 3
+    AUTH_REQUEST = 4
+    TRAFFIC_OTHER = 5
+    FEATURE_SNAPSHOT = 10
+    DECISION = 11
+    ACTION_OUTCOME = 12
+    ACTION_INTENT = 13
+    AUDIT_RECORD = 20
+    CASE_TRIGGER = 21
+    LABEL_ASSERTION = 22
+    WATERMARK = 100
+    CANARY = 101
+
+
+class HeaderError(ValueError):
+    """The bytes are not a packed header of this version."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """A frontier of one source: no record with order_ts below `frontier_us` comes after sequence `last_seq`."""
+
+    source: str
+    frontier_us: int
+    last_seq: int
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """One decoded packed header. `seq` starts at 1 per (source, topic, partition); 0 = takes no sequence."""
+
+    kind: Kind
+    run_tag: bytes
+    source: str
+    seq: int
+    order_us: int
+    payload_hash: bytes = NO_HASH
+    frontier_us: int = NONE_TS
+    marks: tuple[Mark, ...] = ()
+
+
+_KINDS = {int(kind): kind for kind in Kind}
+
+
+def pack(header: Header) -> bytes:
+    """Header to bytes; ValueError when a source name is over 255 bytes."""
+    source = header.source.encode()
+    head = _FIXED.pack(
+        VERSION, header.kind, header.run_tag, header.seq, header.order_us, header.frontier_us, header.payload_hash,
+        len(source),
+    )  # fmt: skip
+    if not header.marks:
+        return head + source + b"\0"
+    parts = [head, source, bytes((len(header.marks),))]
+    for mark in header.marks:
+        name = mark.source.encode()
+        parts.append(bytes((len(name),)) + name + _MARK.pack(mark.frontier_us, mark.last_seq))
+    return b"".join(parts)
+
+
+def unpack(raw: bytes) -> Header:
+    """Bytes to Header; HeaderError for anything that `pack` would not have made."""
+    try:
+        version, kind, tag, seq, order_us, frontier_us, payload_hash, size = _FIXED.unpack_from(raw)
+        if version != VERSION or kind not in _KINDS:
+            raise HeaderError(f"version {version} kind {kind}")
+        at = _FIXED.size + size
+        source = raw[_FIXED.size : at].decode()
+        marks = _unpack_marks(raw, at) if raw[at] else ()
+    except (struct.error, IndexError, UnicodeDecodeError) as error:
+        raise HeaderError(f"truncated or malformed header: {error}") from error
+    return Header(_KINDS[kind], tag, source, seq, order_us, payload_hash, frontier_us, marks)
+
+
+def _unpack_marks(raw: bytes, at: int) -> tuple[Mark, ...]:
+    marks = []
+    count, at = raw[at], at + 1
+    for _ in range(count):
+        size = raw[at]
+        name = raw[at + 1 : at + 1 + size].decode()
+        at += 1 + size
+        frontier_us, last_seq = _MARK.unpack_from(raw, at)
+        at += _MARK.size
+        marks.append(Mark(name, frontier_us, last_seq))
+    return tuple(marks)
+
+
+def kind_of(raw: bytes) -> int:
+    """The kind byte of a packed header without decoding the rest."""
+    return raw[1]
