@@ -1,0 +1,176 @@
+"""The bus as services see it: records, protocols and errors. `kafka` and `memory` implement them alike.
+
+Topics are named by their registry name everywhere; only `physical` knows the prefix. Offsets are exclusive-next.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from enum import StrEnum
+from typing import NamedTuple, Protocol
+
+from fp_contracts.topics import TOPICS
+
+TopicPartition = tuple[str, int]
+HEADER = "fp"
+TRACEPARENT = "traceparent"
+BATCH_OVERHEAD_BYTES = 512  # what Kafka adds to a lone record; a larger record cannot fit its topic
+
+
+class Record(NamedTuple):
+    """One record read from the bus. A named tuple: a frozen dataclass costs 1 µs more per record."""
+
+    topic: str
+    partition: int
+    offset: int
+    key: bytes | None
+    value: bytes
+    header: bytes
+    traceparent: bytes | None
+    timestamp_ms: int
+
+
+class Out(NamedTuple):
+    """One record to publish; `header` is packed by fp_contracts.header."""
+
+    topic: str
+    partition: int
+    key: bytes
+    value: bytes
+    header: bytes
+    traceparent: bytes | None = None
+
+
+class PublishError(StrEnum):
+    """UNKNOWN: the record may be on the topic, resolve it forward. FAILED: it is certainly not there."""
+
+    UNKNOWN = "UNKNOWN"
+    FAILED = "FAILED"
+
+
+class Delivery(NamedTuple):
+    """What became of one published record: its offset, or the error and the client's words for it."""
+
+    offset: int | None
+    error: PublishError | None = None
+    reason: str = ""
+
+
+class TopicState(NamedTuple):
+    """What the broker says of one topic."""
+
+    partitions: int
+    retention_ms: int
+    max_message_bytes: int
+
+
+class FetchProfile(StrEnum):
+    """How long the broker gathers: LOW_LATENCY 50 kB or 5 ms, BULK 100 kB or 500 ms, CONTROL 1 byte or 100 ms."""
+
+    LOW_LATENCY = "LOW_LATENCY"
+    BULK = "BULK"
+    CONTROL = "CONTROL"
+
+
+class OffsetOutOfRange(Exception):
+    """The start offset is not in the log (retention took it, or it is past the end): never skip, never rewind."""
+
+
+class PublishUnknown(Exception):
+    """Sent records have no report, or one that leaves open whether they are on the topic."""
+
+
+class PublishFailed(Exception):
+    """Sent records were definitely not written."""
+
+
+class BusBroken(Exception):
+    """The client reported a fatal error; only a new process can go on."""
+
+
+class Consumer(Protocol):
+    """Reads assigned partitions. All calls from the thread that polls."""
+
+    def assign(self, starts: Mapping[TopicPartition, int]) -> None:
+        """Replace the assignment; reading starts at these offsets. ValueError for a negative one."""
+        ...
+
+    def poll(self, max_records: int, timeout_s: float) -> list[Record]:
+        """Up to `max_records`, in order per partition; waits only for the first one. Raises OffsetOutOfRange."""
+        ...
+
+    def ends(self, tps: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
+        """The next offset to be written, per partition."""
+        ...
+
+    def begins(self, tps: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
+        """The lowest offset that is still there, per partition."""
+        ...
+
+    def commit(self, offsets: Mapping[TopicPartition, int]) -> None:
+        """Tell lag tools how far we are, without waiting; never used as progress. ValueError if not assigned."""
+        ...
+
+    def pause(self, tps: Iterable[TopicPartition]) -> None:
+        """Return nothing of these partitions until `resume`."""
+        ...
+
+    def resume(self, tps: Iterable[TopicPartition]) -> None:
+        """Go on where `poll` left these partitions."""
+        ...
+
+    def close(self) -> None:
+        """Let go of the connections; the consumer is then of no more use."""
+        ...
+
+
+class Producer(Protocol):
+    """Writes records in the order given, per partition."""
+
+    def publish(self, outs: Sequence[Out], timeout_s: float | None = None) -> list[Delivery]:
+        """Write all and wait for every report, in the order of `outs`; what has none by the deadline is UNKNOWN.
+
+        Without `timeout_s` the delivery timeout of the producer is the limit. Raises BusBroken.
+        """
+        ...
+
+    def send(self, out: Out, on_delivered: Callable[[int | None, str | None], None] | None = None) -> None:
+        """Write without waiting; `on_delivered(offset, error)` is called in a later send, publish or flush."""
+        ...
+
+    def flush(self, timeout_s: float) -> None:
+        """Wait for everything sent; raises PublishUnknown or PublishFailed for records without `on_delivered`."""
+        ...
+
+    def close(self) -> None:
+        """Wait briefly for what is in flight and let go of the connections."""
+        ...
+
+
+class Admin(Protocol):
+    """Topics of the registry, under the prefix of the settings."""
+
+    def create_topics(self, names: Iterable[str] | None = None) -> None:
+        """Create those that are missing (default: all) and wait until the metadata shows every partition."""
+        ...
+
+    def describe(self) -> dict[str, TopicState]:
+        """State of each topic of the registry that exists."""
+        ...
+
+    def committed(self, group: str) -> dict[TopicPartition, int]:
+        """The offsets that a group last committed: what a lag tool sees."""
+        ...
+
+    def close(self) -> None:
+        """Let go of the connections."""
+        ...
+
+
+def physical(prefix: str, topic: str) -> str:
+    """The name of a topic on the broker; the only place where the prefix is applied."""
+    return prefix + topic
+
+
+def too_large(out: Out) -> bool:
+    """Whether the raw bytes of one record go over its topic's limit, however well they might compress."""
+    size = len(out.key) + len(out.value) + len(out.header) + BATCH_OVERHEAD_BYTES
+    return size > TOPICS[out.topic].max_message_bytes
