@@ -133,7 +133,7 @@ class Producer(Protocol):
         ...
 
     def send(self, out: Out, on_delivered: Callable[[int | None, str | None], None] | None = None) -> None:
-        """Write without waiting; `on_delivered(offset, error)` is called in a later send, publish or flush."""
+        """Write without waiting; `on_delivered(offset, error)` is called in this or a later call."""
         ...
 
     def flush(self, timeout_s: float) -> None:
@@ -174,3 +174,13 @@ def too_large(out: Out) -> bool:
     """Whether the raw bytes of one record go over its topic's limit, however well they might compress."""
     size = len(out.key) + len(out.value) + len(out.header) + BATCH_OVERHEAD_BYTES
     return size > TOPICS[out.topic].max_message_bytes
+
+
+def raise_for(errors: Sequence[Delivery], unreported: int = 0) -> None:
+    """Raise PublishUnknown when any record is in doubt, else PublishFailed when any has failed."""
+    unknown = unreported + sum(error.error is PublishError.UNKNOWN for error in errors)
+    reason = errors[0].reason if errors else "no report by the deadline"
+    if unknown:
+        raise PublishUnknown(f"{unknown} records: {reason}")
+    if errors:
+        raise PublishFailed(f"{len(errors)} records: {reason}")

@@ -11,11 +11,10 @@ from fp_runtime.bus import (
     OffsetOutOfRange,
     Out,
     PublishError,
-    PublishFailed,
-    PublishUnknown,
     Record,
     TopicPartition,
     TopicState,
+    raise_for,
     too_large,
 )
 
@@ -243,11 +242,7 @@ class MemoryProducer:
         """See bus.Producer."""
         self._serve()
         errors, self._errors = self._errors, []
-        unknown = sum(error.error is PublishError.UNKNOWN for error in errors)
-        if unknown:
-            raise PublishUnknown(f"{unknown} records: {errors[0].reason}")
-        if errors:
-            raise PublishFailed(f"{len(errors)} records: {errors[0].reason}")
+        raise_for(errors)
 
     def _serve(self) -> None:
         reports, self._reports = self._reports, []

@@ -1,0 +1,186 @@
+"""The bus on Kafka through confluent-kafka: manual assignment only, one thread per consumer, explicit partitions."""
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import Consumer as Client
+from confluent_kafka import Producer as ProducerClient
+
+from fp_runtime import bus
+from fp_runtime.bus import HEADER, TRACEPARENT, FetchProfile, OffsetOutOfRange, Record, physical
+from fp_runtime.errors import Unavailable
+from fp_runtime.kafka_admin import KafkaAdmin
+from fp_runtime.kafka_client import FatalWatch, admin_options, consumer_options, log, producer_options
+from fp_runtime.kafka_producer import KafkaProducer
+from fp_runtime.settings import RuntimeSettings
+
+REQUEST_TIMEOUT_S = 10.0
+_MAX_CONSUME = 500
+
+
+def open_consumer(
+    settings: RuntimeSettings, group: str, *, fetch: FetchProfile = FetchProfile.LOW_LATENCY
+) -> "KafkaConsumer":
+    """A consumer without an assignment; `group` names its committed offsets."""
+    fatal = FatalWatch()
+    options = consumer_options(settings, group, fetch) | {"error_cb": fatal.see, "on_commit": _log_failed_commit}
+    return KafkaConsumer(Client(options), settings.topic_prefix, fatal)
+
+
+def open_producer(settings: RuntimeSettings, *, linger_ms: int = 1, delivery_timeout_s: float = 30.0) -> KafkaProducer:
+    """An idempotent producer that gives up on a record, as UNKNOWN, after `delivery_timeout_s`."""
+    fatal = FatalWatch()
+    options = producer_options(settings, linger_ms, delivery_timeout_s) | {"error_cb": fatal.see}
+    return KafkaProducer(ProducerClient(options), settings.topic_prefix, fatal, delivery_timeout_s)
+
+
+def open_admin(settings: RuntimeSettings) -> KafkaAdmin:
+    """An admin; on MSK it creates at most two topics per second."""
+    return KafkaAdmin(admin_options(settings), settings.topic_prefix, 2.0 if settings.profile == "dev_full" else None)
+
+
+def lookup(
+    settings: RuntimeSettings,
+    topic: str,
+    partition: int,
+    from_offset: int,
+    match: Callable[[Record], bool],
+    timeout_s: float = 30.0,
+) -> Record | None:
+    """The first record that matches between `from_offset` and the end as of now; raises OffsetOutOfRange, Unavailable.
+
+    None means: not on the topic up to that end. What a stopped broker still holds in its sockets can follow.
+    """
+    tp = (topic, partition)
+    deadline = time.monotonic() + timeout_s
+    consumer = open_consumer(settings, "fp.lookup", fetch=FetchProfile.CONTROL)
+    try:
+        end = consumer.ends([tp])[tp]
+        if from_offset > end:
+            raise OffsetOutOfRange(f"{topic}[{partition}] offset {from_offset}: the log ends at {end}")
+        consumer.assign({tp: from_offset})
+        position = from_offset
+        while position < end:
+            records = consumer.poll(_MAX_CONSUME, 0.1)
+            for record in records:
+                if record.offset >= end:
+                    return None
+                if match(record):
+                    return record
+                position = record.offset + 1
+            if not records and time.monotonic() > deadline:
+                raise Unavailable(f"{topic}[{partition}] not read to {end} within {timeout_s:g} s, only to {position}")
+        return None
+    finally:
+        consumer.close()
+
+
+def _log_failed_commit(error: KafkaError | None, _offsets: list[TopicPartition]) -> None:
+    if error is not None:
+        log.warning("commit for lag tools failed: %s", error)
+
+
+class KafkaConsumer:
+    """bus.Consumer on Kafka."""
+
+    def __init__(self, client: Client, prefix: str, fatal: FatalWatch) -> None:
+        self._client = client
+        self._prefix = prefix
+        self._fatal = fatal
+        self._logical: dict[str, str] = {}
+        self._assigned: frozenset[bus.TopicPartition] = frozenset()
+
+    def assign(self, starts: Mapping[bus.TopicPartition, int]) -> None:
+        """See bus.Consumer."""
+        if any(offset < 0 for offset in starts.values()):
+            raise ValueError(f"negative start offset: {dict(starts)}")
+        self._logical = {physical(self._prefix, topic): topic for topic, _ in starts}
+        self._assigned = frozenset(starts)
+        self._client.assign([self._native(tp, offset) for tp, offset in starts.items()])
+
+    def poll(self, max_records: int, timeout_s: float) -> list[Record]:
+        """See bus.Consumer; raises also Unavailable for a broker's refusal and BusBroken."""
+        self._fatal.check()
+        first = self._client.poll(timeout_s)
+        if first is None:
+            return []
+        messages = [first]
+        if max_records > 1:
+            messages += self._client.consume(min(max_records - 1, _MAX_CONSUME), 0)
+        logical = self._logical
+        return [_record(message, logical) for message in messages]
+
+    def ends(self, tps: Iterable[bus.TopicPartition]) -> dict[bus.TopicPartition, int]:
+        """See bus.Consumer; one request per broker. Raises Unavailable."""
+        return self._offsets(tps, OFFSET_END)
+
+    def begins(self, tps: Iterable[bus.TopicPartition]) -> dict[bus.TopicPartition, int]:
+        """See bus.Consumer; one request per broker. Raises Unavailable."""
+        return self._offsets(tps, OFFSET_BEGINNING)
+
+    def commit(self, offsets: Mapping[bus.TopicPartition, int]) -> None:
+        """See bus.Consumer; a failure is logged, since nothing depends on it."""
+        foreign = offsets.keys() - self._assigned
+        if foreign:
+            raise ValueError(f"not assigned: {sorted(foreign)}")
+        self._client.commit(offsets=[self._native(tp, offset) for tp, offset in offsets.items()], asynchronous=True)
+
+    def pause(self, tps: Iterable[bus.TopicPartition]) -> None:
+        """See bus.Consumer."""
+        self._client.pause([self._native(tp) for tp in tps])
+
+    def resume(self, tps: Iterable[bus.TopicPartition]) -> None:
+        """See bus.Consumer."""
+        self._client.resume([self._native(tp) for tp in tps])
+
+    def close(self) -> None:
+        """See bus.Consumer."""
+        self._client.close()
+
+    def _native(self, tp: bus.TopicPartition, offset: int = 0) -> TopicPartition:
+        return TopicPartition(physical(self._prefix, tp[0]), tp[1], offset)
+
+    def _offsets(self, tps: Iterable[bus.TopicPartition], which: int) -> dict[bus.TopicPartition, int]:
+        asked = list(tps)
+        # ListOffsets reads the marks for the end and the beginning as the times -1 and -2.
+        try:
+            found = self._client.offsets_for_times([self._native(tp, which) for tp in asked], timeout=REQUEST_TIMEOUT_S)
+        except KafkaException as error:
+            raise Unavailable(f"offsets of {asked}: {error}") from error
+        for native in found:
+            if native.error is not None or native.offset < 0:
+                raise Unavailable(f"offset of {native.topic}[{native.partition}]: {native.error or native.offset}")
+        answers = {(native.topic, native.partition): native.offset for native in found}
+        return {tp: answers[physical(self._prefix, tp[0]), tp[1]] for tp in asked}
+
+
+# The client's types say that any field may be None, which holds for hand-made messages only: hence Any.
+def _record(message: Any, logical: Mapping[str, str]) -> Record:
+    if message.error() is not None:
+        raise _read_error(message)
+    header, traceparent = b"", None
+    for name, value in message.headers() or ():
+        if name == HEADER:
+            header = value
+        elif name == TRACEPARENT:
+            traceparent = value
+    return Record(
+        logical[message.topic()],
+        message.partition(),
+        message.offset(),
+        message.key(),
+        message.value() or b"",
+        header,
+        traceparent,
+        message.timestamp()[1],
+    )
+
+
+def _read_error(message: Any) -> Exception:
+    error = message.error()
+    where = f"{message.topic()}[{message.partition()}] offset {message.offset()}"
+    if error.code() == KafkaError._AUTO_OFFSET_RESET:
+        return OffsetOutOfRange(f"{where}: {error.str()}")
+    return Unavailable(f"{where}: {error}")

@@ -1,0 +1,117 @@
+"""bus.Admin on Kafka: topics of the registry, created once and described by one request."""
+
+import time
+from collections.abc import Iterable
+
+from confluent_kafka import ConsumerGroupTopicPartitions, KafkaError, KafkaException
+from confluent_kafka.admin import (  # type: ignore[attr-defined]  # the package re-exports them without __all__
+    AdminClient,
+    ConfigResource,
+    NewTopic,
+    ResourceType,
+)
+
+from fp_contracts.topics import TOPICS, Topic
+from fp_runtime import bus
+from fp_runtime.bus import TopicState, physical
+from fp_runtime.deadline import until
+from fp_runtime.errors import Unavailable
+from fp_runtime.kafka_client import Options
+
+REQUEST_TIMEOUT_S = 10.0
+VISIBLE_TIMEOUT_S = 30.0
+_BROKER_DEFAULT = -1
+
+
+class KafkaAdmin:
+    """bus.Admin on Kafka; with `calls_per_s` it creates one topic per call and keeps that rate."""
+
+    def __init__(self, options: Options, prefix: str, calls_per_s: float | None = None) -> None:
+        self._client = AdminClient(options)
+        self._names = {topic: physical(prefix, topic) for topic in TOPICS}
+        self._calls_per_s = calls_per_s
+
+    def create_topics(self, names: Iterable[str] | None = None) -> None:
+        """See bus.Admin; raises Unavailable. An existing topic is left as it is: `describe` shows a drift."""
+        wanted = [TOPICS[name] for name in (TOPICS if names is None else names)]
+        present = self._partitions()
+        missing = [topic for topic in wanted if topic.name not in present]
+        if self._calls_per_s is None:
+            self._create(missing)
+        else:
+            for topic in missing:
+                self._create([topic])
+                time.sleep(1 / self._calls_per_s)
+        try:
+            until(lambda: self._all_visible(wanted), VISIBLE_TIMEOUT_S, "every partition of the topics has a leader")
+        except TimeoutError as error:
+            raise Unavailable(str(error)) from error
+
+    def describe(self) -> dict[str, TopicState]:
+        """See bus.Admin; raises Unavailable."""
+        partitions = self._partitions()
+        asked = {name: ConfigResource(ResourceType.TOPIC, self._names[name]) for name in partitions}
+        if not asked:
+            return {}
+        futures = self._client.describe_configs(list(asked.values()), request_timeout=REQUEST_TIMEOUT_S)
+        states = {}
+        for name, resource in asked.items():
+            try:
+                config = futures[resource].result()
+            except KafkaException as error:
+                raise Unavailable(f"configuration of {name}: {error}") from error
+            states[name] = TopicState(
+                partitions[name], int(config["retention.ms"].value), int(config["max.message.bytes"].value)
+            )
+        return states
+
+    def committed(self, group: str) -> dict[bus.TopicPartition, int]:
+        """See bus.Admin; raises Unavailable."""
+        request = [ConsumerGroupTopicPartitions(group)]
+        future = self._client.list_consumer_group_offsets(request, request_timeout=REQUEST_TIMEOUT_S)[group]
+        try:
+            found = future.result().topic_partitions
+        except KafkaException as error:
+            raise Unavailable(f"committed offsets of {group}: {error}") from error
+        logical = {physical_name: name for name, physical_name in self._names.items()}
+        return {(logical[tp.topic], tp.partition): tp.offset for tp in found if tp.topic in logical and tp.offset >= 0}
+
+    def close(self) -> None:
+        """See bus.Admin; the client closes when it is collected."""
+        self._names = {}
+
+    def _create(self, topics: list[Topic]) -> None:
+        if not topics:
+            return
+        futures = self._client.create_topics(
+            [self._new(topic) for topic in topics],
+            operation_timeout=REQUEST_TIMEOUT_S,
+            request_timeout=2 * REQUEST_TIMEOUT_S,
+        )
+        for name, future in futures.items():
+            try:
+                future.result()
+            except KafkaException as error:
+                if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
+                    raise Unavailable(f"topic {name} could not be created: {error}") from error
+
+    def _new(self, topic: Topic) -> NewTopic:
+        config = {"retention.ms": str(topic.retention_ms), "max.message.bytes": str(topic.max_message_bytes)}
+        return NewTopic(self._names[topic.name], topic.partitions, _BROKER_DEFAULT, config=config)
+
+    def _all_visible(self, topics: list[Topic]) -> bool:
+        present = self._partitions()
+        return all(present.get(topic.name, 0) > 0 for topic in topics)
+
+    def _partitions(self) -> dict[str, int]:
+        """Topics of the registry whose every partition has a leader, with the number of partitions."""
+        try:
+            found = self._client.list_topics(timeout=REQUEST_TIMEOUT_S).topics
+        except KafkaException as error:
+            raise Unavailable(f"metadata: {error}") from error
+        states = {name: found[actual] for name, actual in self._names.items() if actual in found}
+        return {
+            name: len(state.partitions)
+            for name, state in states.items()
+            if state.error is None and state.partitions and all(p.leader >= 0 for p in state.partitions.values())
+        }

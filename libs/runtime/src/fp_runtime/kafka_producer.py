@@ -1,0 +1,149 @@
+"""bus.Producer on Kafka: idempotent, acks=all, and every report is UNKNOWN unless it is certain."""
+
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+
+from confluent_kafka import KafkaError, KafkaException, Message
+from confluent_kafka import Producer as Client
+
+from fp_contracts.topics import TOPICS
+from fp_runtime.bus import HEADER, TRACEPARENT, BusBroken, Delivery, Out, PublishError, physical, raise_for, too_large
+from fp_runtime.kafka_client import FatalWatch, log
+
+CLOSE_TIMEOUT_S = 5.0
+_GRACE_S = 5.0  # the client reports a timed-out record within about a second of its timeout
+_PURGE_S = 1.0
+_TOO_LARGE = Delivery(None, PublishError.FAILED, "the record is larger than its topic allows")
+_QUEUE_FULL = Delivery(None, PublishError.FAILED, "the local queue stayed full")
+_NO_REPORT = Delivery(None, PublishError.UNKNOWN, "no report by the deadline")
+
+Report = Callable[[KafkaError | None, Message], None]
+
+# A report with one of these says that no attempt can have been written; any other leaves it open.
+_DEFINITE = frozenset(
+    {
+        KafkaError.MSG_SIZE_TOO_LARGE,
+        KafkaError.RECORD_LIST_TOO_LARGE,
+        KafkaError.INVALID_RECORD,
+        KafkaError.UNKNOWN_TOPIC_OR_PART,
+        KafkaError._UNKNOWN_TOPIC,
+        KafkaError._UNKNOWN_PARTITION,
+    }
+)
+
+
+class _Waiting:
+    """The reports of one publish, by position."""
+
+    __slots__ = ("deliveries", "missing")
+
+    def __init__(self, size: int) -> None:
+        self.deliveries = [_NO_REPORT] * size
+        self.missing = size
+
+    def put(self, index: int, delivery: Delivery) -> None:
+        self.deliveries[index] = delivery
+        self.missing -= 1
+
+    def report(self, index: int, error: KafkaError | None, message: Message) -> None:
+        self.put(index, _delivery(error, message))
+
+
+def _delivery(error: KafkaError | None, message: Message) -> Delivery:
+    if error is None:
+        return Delivery(message.offset())
+    kind = PublishError.FAILED if error.code() in _DEFINITE else PublishError.UNKNOWN
+    return Delivery(None, kind, str(error))
+
+
+class KafkaProducer:
+    """bus.Producer on Kafka. Several threads may use one; a publish that misses its deadline purges them all."""
+
+    def __init__(self, client: Client, prefix: str, fatal: FatalWatch, delivery_timeout_s: float) -> None:
+        self._client = client
+        self._fatal = fatal
+        self._timeout_s = delivery_timeout_s
+        self._physical = {topic: physical(prefix, topic) for topic in TOPICS}
+        self._sent_errors: list[Delivery] = []
+
+    def publish(self, outs: Sequence[Out], timeout_s: float | None = None) -> list[Delivery]:
+        """See bus.Producer."""
+        self._fatal.check()
+        deadline = time.monotonic() + (self._timeout_s + _GRACE_S if timeout_s is None else timeout_s)
+        waiting = _Waiting(len(outs))
+        for index, out in enumerate(outs):
+            refused = self._produce(out, partial(waiting.report, index), deadline)
+            if refused is not None:
+                waiting.put(index, refused)
+        self._client.poll(0)
+        self._await(waiting, deadline)
+        self._fatal.check()
+        return waiting.deliveries
+
+    def _await(self, waiting: _Waiting, deadline: float) -> None:
+        while waiting.missing:
+            left_s = deadline - time.monotonic()
+            if left_s <= 0:
+                self._client.purge()  # nothing of this publish may be written long after it was called UNKNOWN
+                self._client.flush(_PURGE_S)
+                return
+            self._client.flush(left_s)
+
+    def send(self, out: Out, on_delivered: Callable[[int | None, str | None], None] | None = None) -> None:
+        """See bus.Producer."""
+        self._fatal.check()
+        report = self._note if on_delivered is None else partial(_tell, on_delivered)
+        refused = self._produce(out, report, time.monotonic() + self._timeout_s)
+        if refused is not None and on_delivered is None:
+            self._sent_errors.append(refused)
+        elif refused is not None and on_delivered is not None:
+            on_delivered(None, refused.error)
+        self._client.poll(0)
+
+    def _note(self, error: KafkaError | None, message: Message) -> None:
+        if error is not None:
+            self._sent_errors.append(_delivery(error, message))
+
+    def flush(self, timeout_s: float) -> None:
+        """See bus.Producer."""
+        unreported = self._client.flush(timeout_s)
+        self._fatal.check()
+        errors, self._sent_errors = self._sent_errors, []
+        raise_for(errors, unreported)
+
+    def close(self) -> None:
+        """See bus.Producer; what has no report by then is given up and logged."""
+        unreported = self._client.flush(CLOSE_TIMEOUT_S)
+        if unreported:
+            log.error("closing with %d records without a report", unreported)
+            self._client.purge()
+            self._client.flush(_PURGE_S)
+
+    def _produce(self, out: Out, report: Report, deadline: float) -> Delivery | None:
+        """Queue one record; a Delivery when it was refused on the spot. A full queue is waited for."""
+        if too_large(out):
+            return _TOO_LARGE
+        headers: list[tuple[str, str | bytes | None]] = [(HEADER, out.header)]
+        if out.traceparent is not None:
+            headers.append((TRACEPARENT, out.traceparent))
+        topic = self._physical[out.topic]
+        while True:
+            try:
+                self._client.produce(topic, out.value, out.key, out.partition, report, headers=headers)
+            except BufferError:
+                if time.monotonic() >= deadline:
+                    return _QUEUE_FULL
+                self._client.poll(0.02)
+            except KafkaException as refusal:
+                error = refusal.args[0]
+                if error.fatal():
+                    raise BusBroken(str(error)) from refusal
+                return Delivery(None, PublishError.FAILED, str(error))
+            else:
+                return None
+
+
+def _tell(on_delivered: Callable[[int | None, str | None], None], error: KafkaError | None, message: Message) -> None:
+    delivery = _delivery(error, message)
+    on_delivered(delivery.offset, delivery.error)
