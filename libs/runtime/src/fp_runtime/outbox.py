@@ -1,0 +1,131 @@
+"""The outbox: records durable in the transaction of their effects, published later, their offsets recorded as facts.
+
+What is unpublished is found by an anti-join against the facts, never by a position: rows commit out of order.
+A record whose reply was lost has no fact and is published again with the same bytes and sequence (law 4).
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from fp_runtime.bus import Delivery, Out, Producer
+from fp_runtime.errors import Unavailable
+from fp_runtime.postgres import Connection, Cursor, transaction
+
+DRAIN_BATCH = 2_000
+
+
+class Queued(NamedTuple):
+    """A record with its place: seq is dense from 1 per (source, topic, partition)."""
+
+    source: str
+    seq: int
+    out: Out
+
+
+class Published(NamedTuple):
+    """Where one queued record was acknowledged."""
+
+    source: str
+    topic: str
+    partition: int
+    seq: int
+    offset: int
+
+
+class Fact(NamedTuple):
+    """Seq first_seq + i lies at offset first_offset + i, for 0 <= i < n."""
+
+    source: str
+    topic: str
+    partition: int
+    first_seq: int
+    first_offset: int
+    n: int
+
+
+def add(cur: Cursor, run: str, rows: Iterable[Queued]) -> None:
+    """Store records with their exact bytes; a unique violation means a sequence was given twice."""
+    columns = "run, source, topic, part, seq, key, header, traceparent, body"
+    with cur.copy(f"COPY ops.outbox ({columns}) FROM STDIN (FORMAT BINARY)") as copy:
+        copy.set_types(["text", "text", "text", "int4", "int8", "bytea", "bytea", "bytea", "bytea"])
+        for source, seq, out in rows:
+            copy.write_row(
+                (run, source, out.topic, out.partition, seq, out.key, out.header, out.traceparent, out.value)
+            )
+
+
+def merge(published: Iterable[Published]) -> list[Fact]:
+    """Acknowledged records as the fewest facts, ordered: both seq and offset must go on by one."""
+    facts: list[Fact] = []
+    for source, topic, partition, seq, offset in sorted(set(published)):
+        if facts:
+            last = facts[-1]
+            follows = Fact(source, topic, partition, seq - last.n, offset - last.n, last.n)
+            if follows == last:
+                facts[-1] = last._replace(n=last.n + 1)
+                continue
+        facts.append(Fact(source, topic, partition, seq, offset, 1))
+    return facts
+
+
+def record_facts(cur: Cursor, run: str, published: Iterable[Published]) -> None:
+    """Record where records were acknowledged; the same fact again changes nothing."""
+    cur.executemany(
+        "INSERT INTO ops.outbox_fact (run, source, topic, part, first_seq, first_offset, n)"
+        " VALUES (%s, %s, %s, %s, %s, %s, %s) ON CONFLICT DO NOTHING",
+        [(run, *fact) for fact in merge(published)],
+    )
+
+
+_UNPUBLISHED = """
+WITH stored AS (
+    SELECT topic, part, int8range(min(seq), max(seq), '[]') AS span
+    FROM ops.outbox WHERE run = %(run)s AND source = %(source)s GROUP BY topic, part
+), covered AS (
+    SELECT topic, part, range_agg(int8range(first_seq, first_seq + n)) AS spans
+    FROM ops.outbox_fact WHERE run = %(run)s AND source = %(source)s GROUP BY topic, part
+), gap AS (
+    SELECT topic, part, unnest(int8multirange(s.span) - coalesce(c.spans, '{}'::int8multirange)) AS span
+    FROM stored s LEFT JOIN covered c USING (topic, part)
+)
+SELECT o.seq, o.topic, o.part, o.key, o.body, o.header, o.traceparent
+FROM gap g JOIN ops.outbox o ON o.run = %(run)s AND o.source = %(source)s AND o.topic = g.topic AND o.part = g.part
+    AND o.seq >= lower(g.span) AND o.seq < upper(g.span)
+ORDER BY o.topic, o.part, o.seq LIMIT %(limit)s
+"""
+
+
+def unpublished(conn: Connection, run: str, source: str, limit: int | None = None) -> list[Queued]:
+    """Stored records of `source` without a fact, ordered by topic, partition and seq; the first `limit` of them."""
+    rows = conn.execute(_UNPUBLISHED, {"run": run, "source": source, "limit": limit})
+    return [Queued(source, row[0], Out(*row[1:])) for row in rows.fetchall()]
+
+
+def acknowledged(rows: Sequence[Queued], deliveries: Sequence[Delivery]) -> list[Published]:
+    """Those of `rows` whose delivery names an offset; the others stay unpublished."""
+    return [
+        Published(row.source, row.out.topic, row.out.partition, row.seq, delivery.offset)
+        for row, delivery in zip(rows, deliveries, strict=True)
+        if delivery.offset is not None
+    ]
+
+
+def publish(conn: Connection, producer: Producer, run: str, rows: Sequence[Queued]) -> None:
+    """Publish committed rows and record their facts; Unavailable when one is not acknowledged (others' facts stay)."""
+    deliveries = producer.publish([row.out for row in rows])
+    acked = acknowledged(rows, deliveries)
+    with transaction(conn) as cur:
+        record_facts(cur, run, acked)
+    if len(acked) < len(rows):
+        reasons = {f"{delivery.error} {delivery.reason}".strip() for delivery in deliveries if delivery.offset is None}
+        raise Unavailable(f"outbox: {len(rows) - len(acked)} records not acknowledged ({', '.join(sorted(reasons))})")
+
+
+def drain(conn: Connection, producer: Producer, run: str, sources: Sequence[str]) -> int:
+    """Publish everything that is stored and unpublished, in order; the number published. For every start."""
+    total = 0
+    for source in sources:
+        while rows := unpublished(conn, run, source, DRAIN_BATCH):
+            publish(conn, producer, run, rows)
+            total += len(rows)
+    return total
