@@ -49,6 +49,7 @@ class RunPinRequested(Closed):
     """The operator asks sr to pin a run."""
 
     type: Literal["run_pin_requested"] = "run_pin_requested"
+    scenario_run_id: Hex32
     config: RunConfig
     actor: str
 

@@ -1,0 +1,253 @@
+"""A service's part in a run: fold the control log, heartbeat, close its own phases, publish what its reactions ask for.
+
+Runs in one thread of its own beside the data loop. Silence is never closure: a gate is published only from a
+journaled evaluation, by the holder of the phase's lease.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+
+from fp_contracts import topics
+from fp_contracts.control import ControlPayload, ServiceHeartbeat
+from fp_contracts.fold import RunState
+from fp_contracts.phases import PHASES
+from fp_contracts.runconfig import config_digest
+from fp_runtime import controllog, gate, lease, openrun
+from fp_runtime.bus import FetchProfile
+from fp_runtime.controllog import Event
+from fp_runtime.evidence import open_store
+from fp_runtime.gate import Evaluation
+from fp_runtime.kafka import open_consumer, open_producer
+from fp_runtime.postgres import connect
+from fp_runtime.settings import RuntimeSettings
+
+Evaluate = Callable[[RunState], Evaluation | None]
+React = Callable[[RunState], Sequence[Event]]
+
+HEARTBEAT_S = 10.0
+GATE_LEASE_S = 10.0
+PATIENCE = 4
+_POLL_S = 0.1
+_IDLE_POLL_S = 0.5
+
+
+def now_us() -> int:
+    """Wall clock, microseconds: for control events and evidence only, never on the decision path."""
+    return time.time_ns() // 1_000
+
+
+def _nothing(_: RunState) -> Sequence[Event]:
+    return ()
+
+
+class Participant:
+    """The control thread of one instance. Other threads read `state()`; `check()` re-raises what ended the thread."""
+
+    def __init__(
+        self,
+        settings: RuntimeSettings,
+        gates: Mapping[str, Evaluate],
+        react: React = _nothing,
+        metrics: Callable[[], dict[str, int]] = dict,
+    ) -> None:
+        self._settings = settings
+        self._gates = gates
+        self._react = react
+        self._metrics = metrics
+        self._state: RunState | None = None
+        self._stopping = threading.Event()
+        self._changed = threading.Condition()
+        self._done: Future[None] | None = None
+        self._published: set[str] = set()
+        self._first_seen: dict[tuple[str, int], float] = {}
+        self._asked_at: dict[str, float] = {}
+        self._beat_at = 0.0
+        self.ready = True
+
+    def start(self) -> None:
+        """Start the control thread."""
+        pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="control")
+        self._done = pool.submit(self._run)
+        pool.shutdown(wait=False)
+
+    def stop(self) -> None:
+        """Ask the thread to end and wait for it."""
+        self._stopping.set()
+        if self._done is not None:
+            self._done.result(timeout=30)
+
+    def check(self) -> None:
+        """Raise what ended the control thread, if it ended: the process must not go on without it."""
+        if self._done is not None and self._done.done() and not self._stopping.is_set():
+            self._done.result()
+            raise RuntimeError("the control thread ended")
+
+    def state(self) -> RunState | None:
+        """The state of the open run as folded so far; None while no run is open."""
+        return self._state
+
+    def run_over(self) -> bool:
+        """Whether the run that was served is closed or stopped."""
+        state = self._state
+        return state is None or state.closed is not None or state.stopped is not None
+
+    def wait_for_run(self, stopping: Callable[[], bool]) -> RunState | None:
+        """Block until a run is pinned and open; None when asked to stop before that."""
+        while not stopping():
+            self.check()
+            state = self._state
+            if state is not None and state.header is not None and not self.run_over():
+                return state
+            with self._changed:
+                self._changed.wait(_IDLE_POLL_S)
+        return None
+
+    def wait_until(self, predicate: Callable[[RunState], bool], stopping: Callable[[], bool]) -> bool:
+        """Block until the folded state satisfies `predicate`; False when the run ended or we are asked to stop."""
+        while not stopping() and not self.run_over():
+            self.check()
+            state = self._state
+            if state is not None and predicate(state):
+                return True
+            with self._changed:
+                self._changed.wait(_POLL_S)
+        return False
+
+    # --- the control thread ---
+
+    def _run(self) -> None:
+        settings = self._settings
+        self._conn = connect(settings.pg_dsn, f"{settings.instance}/control")
+        self._store = open_store(settings.evidence_url, settings.s3_endpoint)
+        self._producer = open_producer(settings)
+        self._consumer = open_consumer(settings, f"fp.control.{settings.instance}", fetch=FetchProfile.CONTROL)
+        try:
+            while not self._stopping.is_set():
+                run = self._find_run()
+                if run is not None:
+                    self._serve(run)
+        finally:
+            self._consumer.close()
+            self._producer.close()
+            self._conn.close()
+
+    def _find_run(self) -> openrun.OpenRun | None:
+        """Wait for an open run: note the ends first, then look, then listen, so that no pin falls between."""
+        tps = [(topics.CONTROL, part) for part in range(controllog.PARTITIONS)]
+        self._consumer.assign(self._consumer.ends(tps))
+        while not self._stopping.is_set():
+            run = openrun.find(self._conn)
+            if run is not None:
+                return run
+            self._listen()
+        return None
+
+    def _listen(self) -> None:
+        while not self._stopping.is_set():
+            if any(controllog.announces_run(record) for record in self._consumer.poll(500, _IDLE_POLL_S)):
+                return
+
+    def _serve(self, run: openrun.OpenRun) -> None:
+        self._published.clear()
+        self._first_seen.clear()
+        self._beat_at = 0.0
+        state = RunState(run.platform_run_id)
+        self._consumer.assign({(topics.CONTROL, run.pin_partition): run.pin_offset})
+        over = False
+        while not over and not self._stopping.is_set():
+            state = controllog.fold_records(state, self._consumer.poll(500, _POLL_S))
+            self._set(state)
+            if state.header is None:
+                continue
+            over = state.closed is not None or state.stopped is not None
+            self._publish(state, self._react(state))
+            if not over:
+                self._heartbeat(state)
+                self._close_phases(state)
+
+    def _set(self, state: RunState) -> None:
+        if state is not self._state:
+            with self._changed:
+                self._state = state
+                self._changed.notify_all()
+
+    def _publish(self, state: RunState, events: Sequence[Event]) -> None:
+        pins = controllog.pins_of(state)
+        fresh = []
+        for payload, salt in events:
+            identity = "|".join((payload.type, *salt))
+            if identity not in self._published:
+                self._published.add(identity)
+                fresh.append((payload, salt))
+        if fresh:
+            controllog.publish(self._producer, pins, fresh, self._settings.instance, now_us())
+
+    def _heartbeat(self, state: RunState) -> None:
+        if time.monotonic() < self._beat_at or state.header is None:
+            return
+        self._beat_at = time.monotonic() + HEARTBEAT_S
+        at_us = now_us()
+        beat = ServiceHeartbeat(
+            service=self._settings.service,
+            instance=self._settings.instance,
+            run_config_digest=config_digest(state.header.config),
+            build_digest=self._settings.build_digest,
+            profile=self._settings.profile,
+            ready=self.ready,
+            telemetry_us=at_us,
+            at_us=at_us,
+            metrics=self._metrics(),
+        )
+        self._publish(state, [(beat, (self._settings.instance, str(at_us)))])
+
+    def _close_phases(self, state: RunState) -> None:
+        for phase, evaluate in self._gates.items():
+            if state.may_open(phase) and time.monotonic() >= self._asked_at.get(phase, 0.0):
+                self._close(state, phase, evaluate)
+
+    def _close(self, state: RunState, phase: str, evaluate: Evaluate) -> None:
+        attempt = state.attempt_of(phase)
+        salt = (phase, str(attempt))
+        if "|".join(("gate", *salt)) in self._published:
+            return
+        started = time.monotonic()
+        name = f"gate|{state.platform_run_id}|{phase}|{attempt}"
+        if not lease.acquire(self._conn, name, self._settings.instance, GATE_LEASE_S):
+            self._asked_at[phase] = started + 1.0
+            return
+        with self._conn.cursor() as cur:
+            closure = gate.load(cur, state.platform_run_id, phase, attempt)
+        if closure is None:
+            evaluation = evaluate(state)
+            # An evaluation may be dear: asking takes at most about a quarter of this thread's time.
+            self._asked_at[phase] = time.monotonic() + max(_POLL_S, 3 * (time.monotonic() - started))
+            if evaluation is None or not self._due(state, phase, evaluation):
+                return
+            closure = gate.journal(self._conn, state, phase, evaluation, now_us())
+        gate.put_evidence(self._store, closure, state.platform_run_id)
+        self._published.add("|".join(("gate", *salt)))
+        self._publish(state, [(closure.event, salt)])
+
+    def _due(self, state: RunState, phase: str, evaluation: Evaluation) -> bool:
+        """Settled, or waited for `PATIENCE` times the expected duration of the envelope (the hard stop)."""
+        if evaluation.settled() and gate.costs_known(state, phase, now_us()):
+            return True
+        first = self._first_seen.setdefault((phase, state.attempt_of(phase)), time.monotonic())
+        return time.monotonic() - first > PATIENCE * expected_duration_s(state, phase)
+
+
+def expected_duration_s(state: RunState, phase: str) -> int:
+    """The envelope's expected duration of a phase; 60 s where the envelope is missing (and the gate will block)."""
+    assert state.header is not None
+    durations = [e.expected_duration_s for e in state.header.config.envelopes if e.phase == phase]
+    return durations[0] if durations else 60
+
+
+def owned_phases(service: str) -> tuple[str, ...]:
+    """Phases a service owns by the registry."""
+    return tuple(key for key, phase in PHASES.items() if phase.owner == service)
+
+
+__all__ = ["ControlPayload", "Evaluate", "Event", "Participant", "React", "now_us", "owned_phases"]
