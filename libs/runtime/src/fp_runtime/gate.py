@@ -13,6 +13,7 @@ import psycopg
 
 from fp_contracts import control as c
 from fp_contracts.canonical import canonical_bytes, sha256_hex
+from fp_contracts.evaluation import Evaluation, Predicate
 from fp_contracts.fold import RunState
 from fp_contracts.ids import phase_execution_id
 from fp_contracts.phases import PHASES
@@ -21,30 +22,6 @@ from fp_runtime.evidence import EvidenceStore
 
 POSTURE_MAX_AGE_US = 48 * 3_600_000_000
 _BEFORE_POSTURE = ("P(-1)", "P0", "P1")
-
-
-@dataclass(frozen=True, slots=True)
-class Predicate:
-    """One evaluated check. `final` = waiting cannot make it true; `code` blocks the phase when it is false."""
-
-    name: str
-    observed: str
-    required: str
-    ok: bool
-    code: str
-    final: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Evaluation:
-    """What an owner found about its phase: predicates and the documents that show them (JSON, no floats)."""
-
-    predicates: tuple[Predicate, ...]
-    documents: Mapping[str, Any]
-
-    def settled(self) -> bool:
-        """Whether it can be closed now: all true, or one is false for good."""
-        return all(p.ok for p in self.predicates) or any(p.final and not p.ok for p in self.predicates)
 
 
 def cost_predicates(state: RunState, phase: str, now_us: int) -> tuple[Predicate, ...]:
@@ -90,7 +67,7 @@ class Closure:
 
 
 def journal(conn: psycopg.Connection[Any], state: RunState, phase: str, evaluation: Evaluation, now_us: int) -> Closure:
-    """Insert the closure row, booking the phase's spend in the same transaction; an existing row is returned instead."""
+    """Insert the closure row and book the phase's spend in one transaction; an existing row is returned instead."""
     run, attempt = state.platform_run_id, state.attempt_of(phase)
     with conn.transaction(), conn.cursor() as cur:
         found = load(cur, run, phase, attempt)

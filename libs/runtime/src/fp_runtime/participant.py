@@ -11,6 +11,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 from fp_contracts import topics
 from fp_contracts.control import ControlPayload, ServiceHeartbeat
+from fp_contracts.evaluation import Evaluation
 from fp_contracts.fold import RunState
 from fp_contracts.phases import PHASES
 from fp_contracts.runconfig import config_digest
@@ -18,7 +19,6 @@ from fp_runtime import controllog, gate, lease, openrun
 from fp_runtime.bus import FetchProfile
 from fp_runtime.controllog import Event
 from fp_runtime.evidence import open_store
-from fp_runtime.gate import Evaluation
 from fp_runtime.kafka import open_consumer, open_producer
 from fp_runtime.postgres import connect
 from fp_runtime.settings import RuntimeSettings
