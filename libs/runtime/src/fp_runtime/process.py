@@ -1,0 +1,49 @@
+"""What every service process does around its loop: logs, signals, health, its part in the run."""
+
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from fp_runtime import failpoint, logs
+from fp_runtime.health import Health, HealthServer
+from fp_runtime.participant import Participant
+from fp_runtime.settings import RuntimeSettings
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """A started process: `stopping()` is true once it was asked to end; `turn()` is called once per loop turn."""
+
+    health: Health
+    participant: Participant
+    stop: threading.Event
+
+    def stopping(self) -> bool:
+        """Whether SIGTERM or SIGINT came."""
+        return self.stop.is_set()
+
+    def turn(self) -> None:
+        """The loop made a turn: liveness, and the control thread must still live. Raises what ended it."""
+        self.health.beat()
+        self.participant.check()
+
+
+@contextmanager
+def running(settings: RuntimeSettings, make: Callable[[], Participant]) -> Iterator[Process]:
+    """Configure logs, arm failpoints, serve health and run the participant while the block runs."""
+    logs.configure(settings.instance, settings.log_level)
+    failpoint.arm(settings.failpoints)
+    stop = threading.Event()
+    for name in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(name, lambda *_: stop.set())
+    health = Health(settings.instance)
+    server = HealthServer(health, settings.health_host, settings.health_port)
+    participant = make()
+    participant.start()
+    try:
+        yield Process(health, participant, stop)
+    finally:
+        participant.stop()
+        server.close()
