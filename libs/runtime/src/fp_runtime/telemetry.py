@@ -1,0 +1,180 @@
+"""Traces and metrics (OpenTelemetry): every metric is named here; without an endpoint each call is a no-op."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from enum import StrEnum
+from functools import cache
+from typing import Self
+
+from opentelemetry import metrics, trace
+from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import MetricReader, PeriodicExportingMetricReader
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from opentelemetry.trace import Link, Span, SpanContext, SpanKind, TraceFlags
+
+_SCOPE = "fp_runtime"
+_EXPORT_INTERVAL_MS = 5_000
+_MAX_LINKS = 64
+_LATENCY_BOUNDS = (1, 2, 5, 10, 20, 30, 40, 50, 60, 80, 100, 150, 200, 300, 500, 1_000, 2_000, 5_000, 10_000, 60_000)
+
+
+class Metric(StrEnum):
+    """Every metric: its name, unit and what it tells."""
+
+    unit: str
+    description: str
+
+    def __new__(cls, name: str, unit: str, description: str) -> Self:
+        """A member is its name; unit and description hang on it."""
+        member = str.__new__(cls, name)
+        member._value_ = name
+        member.unit = unit
+        member.description = description
+        return member
+
+    RECORDS_IN = "fp.records.consumed", "{record}", "Records read from the bus"
+    RECORDS_OUT = "fp.records.published", "{record}", "Records acknowledged by the bus"
+    BATCH_SIZE = "fp.batch.size", "{record}", "Records in one processed batch"
+    BATCH_TIME = "fp.batch.duration", "ms", "Time from poll to commit of one batch"
+    LAG_RECORDS = "fp.lag.records", "{record}", "Records between progress and the end of a partition"
+    LAG_TIME = "fp.lag.time", "ms", "Event time between the world's frontier and this stage"
+    QUARANTINED = "fp.records.quarantined", "{record}", "Records put into quarantine, by reason"
+    LINES = "fp.ingest.lines", "{line}", "Ingest lines by first class"
+    INGEST_TIME = "fp.ingest.duration", "ms", "Time to answer one ingest batch"
+    UNKNOWN_OPEN = "fp.publish.unknown.open", "{record}", "Publish attempts whose result is unknown"
+    DECISIONS = "fp.decisions", "{decision}", "Decisions by action and posture"
+    DECISION_LATENCY = "fp.decision.latency", "ms", "Time from admission to the committed decision"
+    ACTIONS = "fp.actions", "{action}", "Action outcomes by status"
+    CASES_OPEN = "fp.cases.open", "{case}", "Cases that are not closed"
+    LABELS = "fp.labels", "{label}", "Label assertions by source"
+    ARCHIVED = "fp.archive.records", "{record}", "Records in archived objects"
+    GATES = "fp.gates", "{gate}", "Gate events by phase and result"
+    ACTIVE_BUNDLE = "fp.bundle.active", "1", "1 for the model bundle in use, by reference"
+    SPEND = "fp.spend", "{microusd}", "Metered spend of the open run"
+    ONLINE_WRITTEN = "fp.online.written", "{entry}", "Entries written to the online copy"
+    ONLINE_DROPPED = (
+        "fp.online.dropped",
+        "{entry}",
+        "Entries not written to the online copy because it was down or slow",
+    )
+    RESTARTS = "fp.process.starts", "{start}", "Process starts"
+
+
+class Telemetry:
+    """The providers of this process; `close` sends what is still held."""
+
+    def __init__(self, tracers: TracerProvider, meters: MeterProvider) -> None:
+        self._tracers = tracers
+        self._meters = meters
+
+    def flush(self) -> None:
+        """Send what is held now."""
+        self._tracers.force_flush()
+        self._meters.force_flush()
+
+    def close(self) -> None:
+        """Send what is held and stop."""
+        self._tracers.shutdown()
+        self._meters.shutdown()
+
+
+def configure(service: str, instance: str, endpoint: str | None) -> Telemetry | None:
+    """Export to the OTLP/HTTP `endpoint`; None and nothing exported without one. Call once, from `__main__`."""
+    if endpoint is None:
+        return None
+    base = endpoint.rstrip("/")
+    reader = PeriodicExportingMetricReader(
+        OTLPMetricExporter(f"{base}/v1/metrics"), export_interval_millis=_EXPORT_INTERVAL_MS
+    )
+    return install(service, instance, reader, BatchSpanProcessor(OTLPSpanExporter(f"{base}/v1/traces")))
+
+
+def install(service: str, instance: str, reader: MetricReader, spans: SpanProcessor) -> Telemetry:
+    """Make these the providers of the process; the first call wins (OpenTelemetry allows one)."""
+    resource = Resource.create({"service.name": service, "service.instance.id": instance, "service.namespace": "fp"})
+    tracers = TracerProvider(resource=resource)
+    tracers.add_span_processor(spans)
+    meters = MeterProvider([reader], resource)
+    trace.set_tracer_provider(tracers)
+    metrics.set_meter_provider(meters)
+    return Telemetry(tracers, meters)
+
+
+@cache
+def counter(name: Metric) -> metrics.Counter:
+    """A sum that only grows: `counter(Metric.LINES).add(1, {"class": "ADMITTED"})`."""
+    return metrics.get_meter(_SCOPE).create_counter(name.value, name.unit, name.description)
+
+
+@cache
+def histogram(name: Metric) -> metrics.Histogram:
+    """A distribution; milliseconds get latency buckets."""
+    bounds = _LATENCY_BOUNDS if name.unit == "ms" else None
+    return metrics.get_meter(_SCOPE).create_histogram(
+        name.value, name.unit, name.description, explicit_bucket_boundaries_advisory=bounds
+    )
+
+
+@cache
+def gauge(name: Metric) -> "metrics._Gauge":
+    """The last value set."""
+    return metrics.get_meter(_SCOPE).create_gauge(name.value, name.unit, name.description)
+
+
+def parse_traceparent(raw: bytes | None) -> SpanContext | None:
+    """The remote span of a W3C traceparent; None when it is absent or malformed."""
+    parts = (raw or b"").split(b"-")
+    if len(parts) < 4 or len(parts[0]) != 2 or len(parts[1]) != 32 or len(parts[2]) != 16 or len(parts[3]) != 2:
+        return None
+    try:
+        trace_id, span_id, flags = (int(part, 16) for part in parts[1:4])
+    except ValueError:
+        return None
+    found = SpanContext(trace_id, span_id, is_remote=True, trace_flags=TraceFlags(flags))
+    return found if found.is_valid else None
+
+
+def traceparent_of(span: Span) -> bytes | None:
+    """The W3C traceparent of a span; None for a no-op span."""
+    context = span.get_span_context()
+    if not context.is_valid:
+        return None
+    return f"00-{context.trace_id:032x}-{context.span_id:016x}-{int(context.trace_flags):02x}".encode()
+
+
+@contextmanager
+def process_span(topic: str, n: int, traceparents: Sequence[bytes | None] = (), **attributes: str) -> Iterator[Span]:
+    """A span around the processing of one batch of a topic, linked to the traces of its records."""
+    with _messaging_span("process", SpanKind.CONSUMER, topic, n, traceparents, attributes) as span:
+        yield span
+
+
+@contextmanager
+def send_span(topic: str, n: int, traceparents: Sequence[bytes | None] = (), **attributes: str) -> Iterator[Span]:
+    """A span around the publishing of one batch to a topic, linked to the traces of its records."""
+    with _messaging_span("send", SpanKind.PRODUCER, topic, n, traceparents, attributes) as span:
+        yield span
+
+
+@contextmanager
+def _messaging_span(
+    operation: str, kind: SpanKind, topic: str, n: int, traceparents: Sequence[bytes | None], more: dict[str, str]
+) -> Iterator[Span]:
+    distinct = dict.fromkeys(traceparents)
+    contexts = (parse_traceparent(raw) for raw in list(distinct)[:_MAX_LINKS])
+    attributes: dict[str, str | int] = {
+        "messaging.system": "kafka",
+        "messaging.operation.name": operation,
+        "messaging.operation.type": operation,
+        "messaging.destination.name": topic,
+        "messaging.batch.message_count": n,
+        **{f"fp.{name}": value for name, value in more.items()},
+    }
+    with trace.get_tracer(_SCOPE).start_as_current_span(
+        f"{operation} {topic}", kind=kind, attributes=attributes, links=[Link(c) for c in contexts if c is not None]
+    ) as span:
+        yield span
