@@ -39,6 +39,10 @@ class Out(NamedTuple):
     traceparent: bytes | None = None
 
 
+# (topic, partition, from_offset, match): the first record that matches up to the end as of the call, or None.
+Lookup = Callable[[str, int, int, Callable[[Record], bool]], Record | None]
+
+
 class PublishError(StrEnum):
     """UNKNOWN: the record may be on the topic, resolve it forward. FAILED: it is certainly not there."""
 

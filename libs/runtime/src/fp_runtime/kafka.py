@@ -10,6 +10,7 @@ from confluent_kafka import Producer as ProducerClient
 
 from fp_runtime import bus
 from fp_runtime.bus import HEADER, TRACEPARENT, FetchProfile, OffsetOutOfRange, Record, physical
+from fp_runtime.deadline import until
 from fp_runtime.errors import Unavailable
 from fp_runtime.kafka_admin import KafkaAdmin
 from fp_runtime.kafka_client import FatalWatch, admin_options, consumer_options, log, producer_options
@@ -144,14 +145,28 @@ class KafkaConsumer:
 
     def _offsets(self, tps: Iterable[bus.TopicPartition], which: int) -> dict[bus.TopicPartition, int]:
         asked = list(tps)
-        # ListOffsets reads the marks for the end and the beginning as the times -1 and -2.
+        failure = ""
+
+        def attempt() -> dict[bus.TopicPartition, int] | None:  # a fresh or moving partition refuses for a moment
+            nonlocal failure
+            try:
+                return self._ask(asked, which)
+            except KafkaException as error:
+                failure = str(error)
+                return None
+
         try:
-            found = self._client.offsets_for_times([self._native(tp, which) for tp in asked], timeout=REQUEST_TIMEOUT_S)
-        except KafkaException as error:
-            raise Unavailable(f"offsets of {asked}: {error}") from error
+            return until(attempt, REQUEST_TIMEOUT_S, "offsets")
+        except TimeoutError as error:
+            raise Unavailable(f"offsets of {asked}: {failure}") from error
+
+    def _ask(self, asked: list[bus.TopicPartition], which: int) -> dict[bus.TopicPartition, int]:
+        # ListOffsets takes the marks of the end and the beginning for the times -1 and -2.
+        natives = [self._native(tp, which) for tp in asked]
+        found = self._client.offsets_for_times(natives, timeout=REQUEST_TIMEOUT_S)
         for native in found:
-            if native.error is not None or native.offset < 0:
-                raise Unavailable(f"offset of {native.topic}[{native.partition}]: {native.error or native.offset}")
+            if native.error is not None:
+                raise KafkaException(native.error)
         answers = {(native.topic, native.partition): native.offset for native in found}
         return {tp: answers[physical(self._prefix, tp[0]), tp[1]] for tp in asked}
 

@@ -77,8 +77,8 @@ class KafkaAdmin:
         return {(logical[tp.topic], tp.partition): tp.offset for tp in found if tp.topic in logical and tp.offset >= 0}
 
     def close(self) -> None:
-        """See bus.Admin; the client closes when it is collected."""
-        self._names = {}
+        """See bus.Admin."""
+        del self._client  # it has no close of its own
 
     def _create(self, topics: list[Topic]) -> None:
         if not topics:

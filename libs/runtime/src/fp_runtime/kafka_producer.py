@@ -119,6 +119,7 @@ class KafkaProducer:
             log.error("closing with %d records without a report", unreported)
             self._client.purge()
             self._client.flush(_PURGE_S)
+        self._client.close()
 
     def _produce(self, out: Out, report: Report, deadline: float) -> Delivery | None:
         """Queue one record; a Delivery when it was refused on the spot. A full queue is waited for."""

@@ -110,6 +110,13 @@ class MemoryBus:
             at = offset - log.begin
             return log.records[at : at + limit]
 
+    def lookup(self, topic: str, partition: int, from_offset: int, match: Callable[[Record], bool]) -> Record | None:
+        """See kafka.lookup."""
+        with self._written:
+            end = self.span((topic, partition))[1]
+            records = self.read((topic, partition), from_offset, end)
+        return next((record for record in records if match(record)), None)
+
     def wait(self, ready: Callable[[], bool], timeout_s: float) -> None:
         """Sleep until `ready` or the timeout; woken by every write."""
         with self._written:
