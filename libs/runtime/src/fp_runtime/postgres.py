@@ -113,9 +113,8 @@ def _retried(conn: Connection, role: str, verifier: str) -> None:
     def attempt() -> bool:
         known = conn.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", (role,)).fetchone()
         verb = "ALTER ROLE {} " if known else "CREATE ROLE {} "
-        plain = "LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION PASSWORD {}"
         try:
-            conn.execute(sql.SQL(verb + plain).format(sql.Identifier(role), sql.Literal(verifier)))
+            conn.execute(sql.SQL(verb + "LOGIN PASSWORD {}").format(sql.Identifier(role), sql.Literal(verifier)))
         except (psycopg.errors.DuplicateObject, psycopg.errors.UniqueViolation, psycopg.errors.InternalError_):
             return False
         return True

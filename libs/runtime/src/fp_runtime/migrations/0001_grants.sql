@@ -13,10 +13,9 @@ BEGIN
         EXCEPTION WHEN duplicate_object OR unique_violation THEN
             NULL; -- roles belong to the whole cluster: another database or a concurrent start made it
         END;
+        EXECUTE format('GRANT CONNECT ON DATABASE %I TO %I', current_database(), role);
     END LOOP;
 END $$;
-
-REVOKE CREATE ON SCHEMA public FROM PUBLIC;
 
 -- The trigger behind law 6: truth takes INSERT and SELECT, whoever asks.
 CREATE FUNCTION ops.refuse() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog AS $$
