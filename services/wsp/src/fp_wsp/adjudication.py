@@ -1,0 +1,49 @@
+"""The outside adjudicator: what it will say of each payment, and when. Pure."""
+
+import heapq
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+from fp_contracts.runconfig import RunConfig
+from fp_wsp.expand import RANK_LABEL, Event
+from fp_wsp.world import TruthRow
+
+
+class Adjudication(NamedTuple):
+    """One verdict of the outside adjudicator; `ts_us` is its observed_time. Merges with events by (ts_us, rank, …)."""
+
+    ts_us: int
+    rank: int
+    event_id: str
+    merchant_id: str
+    account_id: str
+    is_fraud: bool
+    effective_us: int
+
+
+def adjudications(truth: Iterable[TruthRow], config: RunConfig) -> Iterator[Adjudication]:
+    """observed_time = payment time + the pinned delay; frauds only unless the run says "all".
+
+    Payments before the run's first window are not in the run, so nobody speaks of them.
+    """
+    first_us = config.windows[0].start_us
+    for row in truth:
+        if row.ts_us >= first_us and (row.is_fraud or config.adjudication == "all"):
+            yield Adjudication(
+                row.ts_us + config.adjudication_delay_us,
+                RANK_LABEL,
+                row.event_id,
+                row.merchant_id,
+                row.account_id,
+                row.is_fraud,
+                row.ts_us,
+            )
+
+
+def with_adjudications(events: Iterable[Event], verdicts: Iterable[Adjudication]) -> Iterator[Event | Adjudication]:
+    """Events and verdicts in one order of event time: a verdict takes its world position among the events."""
+    return heapq.merge(events, verdicts, key=_order)
+
+
+def _order(item: Event | Adjudication) -> tuple[int, int, str]:
+    return item.ts_us, item.rank, item.event_id

@@ -1,0 +1,220 @@
+"""One payment becomes five events on the bus, all worlds' events in one event-time order. Pure."""
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import orjson
+
+from fp_contracts.ids import framed
+from fp_contracts.partition import partition_of
+from fp_contracts.records import Pins
+from fp_contracts.timestamps import US_PER_S, to_text
+from fp_wsp import world
+from fp_wsp.world import Payment
+
+PRODUCER = "wsp"
+RANK_LABEL = 0
+CHUNK_PAYMENTS = 2_048
+_US_PER_MINUTE = 60 * US_PER_S
+_VIRTUAL = frozenset({"ECOM", "MOTO", "TRANSFER"})
+_TRACED = "00"  # one payment in 256 is traced: its flow id ends with these digits
+
+
+class Part(NamedTuple):
+    """One of the five events of a payment: its name, when it happens (µs from the payment) and its merge rank."""
+
+    name: str
+    event_type: str
+    offset_us: int
+    rank: int
+
+
+PARTS = (
+    Part(world.ARRIVAL_EVENT, "arrival_event", -world.FIRST_PART_LEAD_US, 1),
+    Part(world.ARRIVAL_ENTITIES, "arrival_entities", -300_000, 2),
+    Part(world.FLOW_ANCHOR, "flow_anchor", -200_000, 3),
+    Part(world.AUTH_REQUEST, "traffic", 0, 4),
+    Part(world.AUTH_RESPONSE, "traffic", world.LAST_PART_LAG_US, 4),
+)
+CONTEXT_PARTS = (0, 1, 2)
+_RESPONSE = 4
+_RECIPE = tuple((number, part.offset_us, part.rank, framed(part.name)) for number, part in enumerate(PARTS))
+
+
+class Event(NamedTuple):
+    """One event before it is written. Compares by (ts_us, rank, event_id); event ids never tie."""
+
+    ts_us: int
+    rank: int
+    event_id: str
+    part: int
+    lane: int
+    flow_id: str
+    payment: Payment
+
+
+def expand(payment: Payment, of_world: str, lanes: int) -> list[Event]:
+    """The five events of a payment; its lane is the ingress partition of its merchant."""
+    lane = partition_of(payment.merchant_id, lanes)
+    head = framed("event", of_world, payment.payment_id)
+    flow, ts_us, sha256 = world.flow_id(of_world, payment.payment_id), payment.ts_us, hashlib.sha256
+    return [
+        Event(ts_us + offset_us, rank, sha256(head + suffix).hexdigest()[:32], number, lane, flow, payment)
+        for number, offset_us, rank, suffix in _RECIPE
+    ]
+
+
+def merge(payments: Iterable[Payment], of_world: str, lanes: int) -> Iterator[Event]:
+    """All events in (ts_us, rank, event_id) order. `payments` come by ts_us; memory holds one chunk of them.
+
+    Sorts a chunk at once (cheaper than a heap) and gives out what no later payment can precede.
+    """
+    waiting: list[Event] = []
+    count = 0
+    for payment in payments:
+        waiting += expand(payment, of_world, lanes)
+        count += 1
+        if count == CHUNK_PAYMENTS:
+            waiting.sort()
+            ready = _first_at_or_after(waiting, payment.ts_us - world.FIRST_PART_LEAD_US)
+            yield from waiting[:ready]
+            waiting, count = waiting[ready:], 0
+    waiting.sort()
+    yield from waiting
+
+
+def _first_at_or_after(events: list[Event], ts_us: int) -> int:
+    low, high = 0, len(events)
+    while low < high:
+        middle = (low + high) // 2
+        if events[middle].ts_us < ts_us:
+            low = middle + 1
+        else:
+            high = middle
+    return low
+
+
+def envelope_of(event: Event, pins: Pins) -> dict[str, Any]:
+    """The envelope of an event (contracts.md §2), keys in canonical order; absent optional fields are left out."""
+    flow = event.flow_id
+    return {
+        "event_id": event.event_id,
+        "event_type": PARTS[event.part].event_type,
+        "manifest_fingerprint": pins.manifest_fingerprint,
+        "payload": _PAYLOADS[event.part](event.payment, flow),
+        "platform_run_id": pins.platform_run_id,
+        "producer": PRODUCER,
+        "run_config_digest": pins.run_config_digest,
+        "scenario_run_id": pins.scenario_run_id,
+        "schema_version": "v1",
+        "traceparent": _traceparent(pins.platform_run_id, flow, event.event_id),
+        "ts_utc": ts_text(event.ts_us),
+    }
+
+
+def line_of(event: Event, pins: Pins) -> bytes:
+    """The event as one line of canonical JSON, without the newline. Keys are built in order, so nothing sorts here."""
+    return orjson.dumps(envelope_of(event, pins))
+
+
+def _arrival_event(payment: Payment, flow: str) -> dict[str, Any]:
+    return _present(
+        {
+            "arrival_seq": payment.arrival_seq,
+            "channel": payment.channel,
+            "country": payment.country,
+            "is_virtual": payment.channel in _VIRTUAL,
+            "mcc": payment.mcc,
+            "merchant_id": payment.merchant_id,
+            "terminal_id": payment.terminal_id,
+            "tz": "UTC",
+        }
+    )
+
+
+def _arrival_entities(payment: Payment, flow: str) -> dict[str, Any]:
+    return _present(
+        {
+            "account_id": payment.account_id,
+            "arrival_seq": payment.arrival_seq,
+            "device_id": payment.device_id,
+            "instrument_id": payment.instrument_id,
+            "merchant_id": payment.merchant_id,
+            "party_id": payment.account_id,
+        }
+    )
+
+
+def _flow_anchor(payment: Payment, flow: str) -> dict[str, Any]:
+    return {
+        "account_id": payment.account_id,
+        "amount_minor": payment.amount_minor,
+        "arrival_seq": payment.arrival_seq,
+        "currency": payment.currency,
+        "flow_id": flow,
+        "instrument_id": payment.instrument_id,
+        "merchant_id": payment.merchant_id,
+    }
+
+
+def _auth_request(payment: Payment, flow: str) -> dict[str, Any]:
+    return {
+        "amount_minor": payment.amount_minor,
+        "currency": payment.currency,
+        "event_seq": 1,
+        "flow_id": flow,
+        "kind": world.AUTH_REQUEST,
+        "merchant_id": payment.merchant_id,
+    }
+
+
+def _auth_response(payment: Payment, flow: str) -> dict[str, Any]:
+    return _present(
+        {
+            "amount_minor": payment.amount_minor,
+            "auth_result": payment.auth_result,
+            "currency": payment.currency,
+            "event_seq": 2,
+            "flow_id": flow,
+            "kind": world.AUTH_RESPONSE,
+            "merchant_id": payment.merchant_id,
+        }
+    )
+
+
+_PAYLOADS: tuple[Callable[[Payment, str], dict[str, Any]], ...] = (
+    _arrival_event,
+    _arrival_entities,
+    _flow_anchor,
+    _auth_request,
+    _auth_response,
+)
+
+
+def _present(payload: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in payload.items() if value is not None}
+
+
+def ts_text(us: int) -> str:
+    """`to_text` with the minute cached: neighbours in event time share it."""
+    minute, rest = divmod(us, _US_PER_MINUTE)
+    second, micro = divmod(rest, US_PER_S)
+    return f"{_minute_text(minute)}{second:02d}.{micro:06d}Z"
+
+
+@lru_cache(maxsize=256)
+def _minute_text(minute: int) -> str:
+    return to_text(minute * _US_PER_MINUTE)[:17]
+
+
+def _traceparent(run: str, flow: str, of_event: str) -> str:
+    """W3C trace context: one trace per payment and run, one span per event, one payment in 256 sampled."""
+    flags = "01" if flow.endswith(_TRACED) else "00"
+    return f"00-{_run_trace(run)}{flow[:16]}-{of_event[:16]}-{flags}"
+
+
+@lru_cache(maxsize=16)
+def _run_trace(run: str) -> str:
+    return hashlib.sha256(run.encode()).hexdigest()[:16]

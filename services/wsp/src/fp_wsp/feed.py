@@ -1,0 +1,188 @@
+"""The lanes' feed: batches within the skew bound, each with the frontier that holds behind it. Pure; memory bounded."""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import NamedTuple
+
+from fp_contracts import derive
+from fp_contracts.canonical import trusted_bytes
+from fp_contracts.envelope import BODY_LIMIT
+from fp_contracts.records import Pins
+from fp_contracts.runconfig import RunConfig
+from fp_wsp.adjudication import Adjudication
+from fp_wsp.expand import Event
+from fp_wsp.lanes import Line, Numbering
+from fp_wsp.realism import write
+
+ADJUDICATOR = "external-adjudicator"
+
+
+class Batch(NamedTuple):
+    """Lines first_seq, first_seq + 1, … of a lane. Behind them no valid line comes below `frontier_us`."""
+
+    lane: int
+    first_seq: int
+    lines: tuple[bytes, ...]
+    orders_us: tuple[int, ...]
+    positions: tuple[int, ...]
+    frontier_us: int
+
+    @property
+    def last_seq(self) -> int:
+        """lane_seq of the last line."""
+        return self.first_seq + len(self.lines) - 1
+
+
+def split(batch: Batch) -> tuple[Batch, Batch]:
+    """Two halves under the same numbers (the answer to 413); ValueError for a batch of one line."""
+    if len(batch.lines) < 2:
+        raise ValueError("a batch of one line cannot be split")
+    half = len(batch.lines) // 2
+    first = Batch(
+        batch.lane, batch.first_seq, batch.lines[:half], batch.orders_us[:half], batch.positions[:half],
+        batch.orders_us[half],
+    )  # fmt: skip
+    second = batch._replace(
+        first_seq=batch.first_seq + half,
+        lines=batch.lines[half:],
+        orders_us=batch.orders_us[half:],
+        positions=batch.positions[half:],
+    )
+    return first, second
+
+
+def line_writer(pins: Pins) -> Callable[[Line], bytes]:
+    """How a line is written: an event under its fate, or a verdict as a label assertion (contracts.md §4)."""
+
+    def written(line: Line) -> bytes:
+        if isinstance(line.item, Adjudication):
+            return verdict_line(line.item, pins.platform_run_id)
+        return write(line.item, line.fate, pins)
+
+    return written
+
+
+def verdict_line(verdict: Adjudication, run: str) -> bytes:
+    """A verdict as the canonical JSON of a LabelAssertion, without the newline."""
+    value = "FRAUD_CONFIRMED" if verdict.is_fraud else "LEGIT_CONFIRMED"
+    kind, source = "fraud_disposition", "EXTERNAL"
+    return trusted_bytes(
+        {
+            "assertion_id": derive.assertion_id(run, verdict.event_id, kind, source, ADJUDICATOR, value, verdict.ts_us),
+            "subject": {
+                "platform_run_id": run,
+                "event_id": verdict.event_id,
+                "merchant_id": verdict.merchant_id,
+                "account_id": verdict.account_id,
+            },
+            "label_type": kind,
+            "label_value": value,
+            "effective_us": verdict.effective_us,
+            "observed_us": verdict.ts_us,
+            "source": source,
+            "actor": ADJUDICATOR,
+            "evidence_refs": [],
+        }
+    )
+
+
+class LaneFeed:
+    """Hands out each lane's lines, one batch in flight per lane, no lane further ahead than `lane_skew_limit`.
+
+    A lane without a line at hand stands at the world's reading position, so it holds nobody and needs no read-ahead.
+    After a restart the same feed is built again and lines up to `acked` are passed over: numbers never change.
+    """
+
+    def __init__(
+        self,
+        items: Iterable[Event | Adjudication],
+        numbering: Numbering,
+        config: RunConfig,
+        written: Callable[[Line], bytes],
+        acked: Mapping[int, int] | None = None,
+    ) -> None:
+        """`items`: one window of the merged world (`in_window`). `acked`: last acknowledged lane_seq of each lane."""
+        self._items: Iterator[Event | Adjudication] = iter(items)
+        self._numbering = numbering
+        self._config = config
+        self._written = written
+        self._acked = acked or {}
+        self._waiting: list[deque[Line]] = [deque() for _ in range(config.lanes + 1)]
+        self._in_flight: dict[int, Batch] = {}
+        self._read_all = False
+
+    @property
+    def lanes(self) -> range:
+        """Every lane, the adjudication lane last."""
+        return range(len(self._waiting))
+
+    @property
+    def buffered(self) -> int:
+        """Lines read and not yet handed out."""
+        return sum(len(lines) for lines in self._waiting)
+
+    def take(self, lane: int, max_lines: int | None = None) -> Batch | None:
+        """The next batch of a lane, or None: one is in flight, nothing to send now, or too far ahead of the slowest."""
+        if lane in self._in_flight:
+            return None
+        self._read_ahead()
+        lines: list[bytes] = []
+        taken: list[Line] = []
+        size = 0
+        waiting, bound = self._waiting[lane], self._bound()
+        limit = self._config.batch_lines if max_lines is None else max_lines
+        while waiting and len(lines) < limit and (bound is None or waiting[0].position <= bound):
+            raw = self._written(waiting[0])
+            size += len(raw) + 1
+            if size > BODY_LIMIT and lines:
+                break
+            lines.append(raw)
+            taken.append(waiting.popleft())
+        if not lines:
+            return None
+        batch = Batch(
+            lane,
+            taken[0].lane_seq,
+            tuple(lines),
+            tuple(line.order_us for line in taken),
+            tuple(line.position for line in taken),
+            self.frontier_us(lane),
+        )
+        self._in_flight[lane] = batch
+        return batch
+
+    def ack(self, batch: Batch) -> None:
+        """Every line of the batch has a class: the lane goes on. ValueError when it is not the one in flight."""
+        flying = self._in_flight.get(batch.lane)
+        if flying is None or flying.last_seq != batch.last_seq:
+            raise ValueError(f"lane {batch.lane}: this batch is not in flight")
+        del self._in_flight[batch.lane]
+
+    def frontier_us(self, lane: int) -> int:
+        """The lowest order_us of a valid line not yet handed out; the window's end when there is none."""
+        waiting = self._waiting[lane]
+        if waiting:
+            return waiting[0].order_us
+        return self._numbering.window.end_us if self._read_all else self._numbering.floor_us(lane)
+
+    def ended(self, lane: int) -> bool:
+        """Everything of this lane in this window was acknowledged."""
+        return self._read_all and not self._waiting[lane] and lane not in self._in_flight
+
+    def _bound(self) -> int | None:
+        """The highest world position that may be sent now; None when no lane holds anything."""
+        heads = [lines[0].position for lines in self._waiting if lines]
+        heads += [batch.positions[0] for batch in self._in_flight.values()]
+        return min(heads) + self._config.lane_skew_limit if heads else None
+
+    def _read_ahead(self) -> None:
+        bound = self._bound()
+        while not self._read_all and (bound is None or self._numbering.position < bound):
+            item = next(self._items, None)
+            self._read_all = item is None
+            lines = self._numbering.finish() if item is None else self._numbering.step(item)
+            for line in lines:
+                if line.lane_seq > self._acked.get(line.lane, 0):
+                    self._waiting[line.lane].append(line)
+            if bound is None:
+                bound = self._bound()
