@@ -1,0 +1,22 @@
+"""The embedded stack: real Kafka, PostgreSQL and Valkey from packages, supervised, under one state folder."""
+
+from fp_operator.stack.addresses import StackAddresses, default_state_dir
+from fp_operator.stack.program import Program
+from fp_operator.stack.stack import ProgramStatus, down, role_password, status, up
+from fp_operator.stack.start import OnStep
+from fp_operator.stack.supervisor import ProgramState, Supervisor, SupervisorDown
+
+__all__ = [
+    "OnStep",
+    "Program",
+    "ProgramState",
+    "ProgramStatus",
+    "StackAddresses",
+    "Supervisor",
+    "SupervisorDown",
+    "default_state_dir",
+    "down",
+    "role_password",
+    "status",
+    "up",
+]

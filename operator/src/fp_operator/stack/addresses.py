@@ -1,0 +1,60 @@
+"""Where everything is: the value that `up` returns and services are configured from."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import quote, urlsplit, urlunsplit
+
+VARIABLES = {
+    "kafka_bootstrap": "FP_KAFKA_BOOTSTRAP",
+    "pg_dsn": "FP_PG_DSN",
+    "redis_url": "FP_REDIS_URL",
+    "evidence_url": "FP_EVIDENCE_URL",
+    "archive_url": "FP_ARCHIVE_URL",
+    "oracle_url": "FP_ORACLE_URL",
+    "otlp_endpoint": "FP_OTLP_ENDPOINT",
+}
+STORES = ("evidence", "archive", "oracle")
+
+
+@dataclass(frozen=True, slots=True)
+class StackAddresses:
+    """Addresses of one environment; `pg_dsn` is the owner's, services get `pg_dsn_as` their role."""
+
+    kafka_bootstrap: str
+    pg_dsn: str = field(repr=False)
+    redis_url: str = field(repr=False)
+    evidence_url: str
+    archive_url: str
+    oracle_url: str
+    otlp_endpoint: str | None = None
+
+    def pg_dsn_as(self, role: str, password: str) -> str:
+        """The same database under another role."""
+        parts = urlsplit(self.pg_dsn)
+        host = parts.netloc.rpartition("@")[2]
+        return urlunsplit(parts._replace(netloc=f"{quote(role, safe='')}:{quote(password, safe='')}@{host}"))
+
+    def pg_dsn_for(self, database: str) -> str:
+        """The same owner in another database."""
+        return urlunsplit(urlsplit(self.pg_dsn)._replace(path=f"/{database}"))
+
+    def environment(self) -> dict[str, str]:
+        """The `FP_…` variables that hand these addresses to a process."""
+        return {variable: value for name, variable in VARIABLES.items() if (value := getattr(self, name)) is not None}
+
+
+def given_addresses(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """The addresses set in the environment, by field name: what they name is used and not started."""
+    return {name: environ[variable] for name, variable in VARIABLES.items() if environ.get(variable)}
+
+
+def default_state_dir(environ: Mapping[str, str] = os.environ) -> Path:
+    """`$FP_STATE`, else `.fp` in the current folder."""
+    return Path(environ.get("FP_STATE") or ".fp").absolute()
+
+
+def store_url(state_dir: Path, store: str) -> str:
+    """The file store of that name in the state folder."""
+    return (state_dir / store).as_uri()

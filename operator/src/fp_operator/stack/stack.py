@@ -1,0 +1,126 @@
+"""The embedded stack: real servers under one state folder, started, checked, repaired and stopped."""
+
+import os
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from fp_runtime.errors import UserError
+
+from fp_operator.stack.addresses import STORES, StackAddresses, default_state_dir, given_addresses, store_url
+from fp_operator.stack.kafka import probe_kafka
+from fp_operator.stack.postgres import probe_postgres
+from fp_operator.stack.server import NotReady
+from fp_operator.stack.start import OnStep, serialised, start_servers
+from fp_operator.stack.state import StateFolder
+from fp_operator.stack.strays import end_strays
+from fp_operator.stack.supervisor import Supervisor
+from fp_operator.stack.valkey import probe_redis
+
+_EXTERNAL: Mapping[str, tuple[str, Callable[[str], None]]] = {
+    "kafka": ("kafka_bootstrap", lambda address: probe_kafka(address, timeout_s=10)),
+    "postgres": ("pg_dsn", lambda address: probe_postgres(address, timeout_s=10)),
+    "valkey": ("redis_url", lambda address: probe_redis(address, timeout_s=10)),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ProgramStatus:
+    """One supervised program; `state` is supervisord's word (RUNNING, STARTING, BACKOFF, STOPPED, FATAL, …)."""
+
+    name: str
+    state: str
+    pid: int
+    started_us: int
+
+
+def up(
+    state_dir: Path | None = None,
+    *,
+    on_step: OnStep | None = None,
+    telemetry: bool = False,
+    die_with_caller: bool = False,
+    environ: Mapping[str, str] = os.environ,
+) -> StackAddresses:
+    """Make every server ready and return the addresses; what already runs is kept, what is missing is started.
+
+    A server whose address is in `environ` is asked for, not started. UserError when something is in the way; a stack
+    that this call began and could not make ready is stopped again.
+    """
+    folder = StateFolder((state_dir or default_state_dir(environ)).absolute())
+    folder.prepare()
+    step = serialised(on_step)
+    given = given_addresses(environ)
+    wanted = [name for name in _EXTERNAL if not _uses_external(name, given, step)]
+    wanted += ["telemetry"] if telemetry and "otlp_endpoint" not in given else []
+    with folder.lock():
+        own = _bring_up(folder, wanted, step, die_with_caller)
+    for store in STORES:
+        if f"{store}_url" not in given:
+            (folder.path / store).mkdir(exist_ok=True)
+            own[f"{store}_url"] = store_url(folder.path, store)
+    return StackAddresses(**(own | given))
+
+
+def down(state_dir: Path | None = None, *, on_step: OnStep | None = None) -> None:
+    """Stop everything that belongs to the state folder, services first; data and ports are kept. Repeatable."""
+    path = (state_dir or default_state_dir()).absolute()
+    if path.exists():
+        with StateFolder(path).lock():
+            _stop(path, serialised(on_step))
+
+
+def status(state_dir: Path | None = None) -> list[ProgramStatus]:
+    """Servers and services of the state folder; empty when no supervisor runs."""
+    supervisor = Supervisor((state_dir or default_state_dir()).absolute())
+    if not supervisor.alive():
+        return []
+    return [ProgramStatus(s.name, s.state, s.pid, s.started_us) for s in supervisor.states().values()]
+
+
+def role_password(state_dir: Path, role: str) -> str:
+    """The password of a service's PostgreSQL role: made once, kept in the 0600 file of the state folder."""
+    return StateFolder(state_dir).secret(f"pg:{role}")
+
+
+def _uses_external(name: str, given: Mapping[str, str], step: OnStep) -> bool:
+    field, probe = _EXTERNAL[name]
+    if field not in given:
+        return False
+    began = time.monotonic()
+    try:
+        probe(given[field])
+    except NotReady as error:
+        raise UserError(
+            f"the {name} server given in FP_{field.upper()} does not answer",
+            str(error),
+            "start it, or unset the variable to use the embedded one",
+        ) from error
+    step(name, "external", time.monotonic() - began)
+    return True
+
+
+def _bring_up(folder: StateFolder, wanted: list[str], step: OnStep, die_with_caller: bool) -> dict[str, str]:
+    supervisor = Supervisor(folder.path)
+    fresh = not supervisor.alive()
+    if fresh:
+        end_strays(folder.path)
+    if not wanted:
+        return {}
+    try:
+        return start_servers(folder, supervisor, wanted, step, die_with_caller)
+    except BaseException:  # Ctrl-C too: nothing half-started stays
+        if fresh:
+            _stop(folder.path, step)
+        raise
+
+
+def _stop(path: Path, step: OnStep) -> None:
+    began = time.monotonic()
+    step("stack", "stopping", 0.0)
+    supervisor = Supervisor(path)
+    if supervisor.alive():
+        supervisor.shutdown()
+    end_strays(path)
+    step("stack", "stopped", time.monotonic() - began)
