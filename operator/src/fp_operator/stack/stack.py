@@ -6,8 +6,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from fp_runtime.errors import UserError
-
 from fp_operator.stack.addresses import STORES, StackAddresses, default_state_dir, given_addresses, store_url
 from fp_operator.stack.kafka import probe_kafka
 from fp_operator.stack.postgres import probe_postgres
@@ -17,6 +15,7 @@ from fp_operator.stack.state import StateFolder
 from fp_operator.stack.strays import end_strays
 from fp_operator.stack.supervisor import Supervisor
 from fp_operator.stack.valkey import probe_redis
+from fp_runtime.errors import UserError
 
 _EXTERNAL: Mapping[str, tuple[str, Callable[[str], None]]] = {
     "kafka": ("kafka_bootstrap", lambda address: probe_kafka(address, timeout_s=10)),

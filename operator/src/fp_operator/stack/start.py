@@ -7,9 +7,6 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
-from fp_runtime.deadline import until
-from fp_runtime.errors import UserError
-
 from fp_operator.stack.kafka import Kafka
 from fp_operator.stack.postgres import Postgres
 from fp_operator.stack.program import Program
@@ -18,6 +15,8 @@ from fp_operator.stack.state import StateFolder, choose_ports, is_free
 from fp_operator.stack.supervisor import Supervisor
 from fp_operator.stack.telemetry import TelemetrySink
 from fp_operator.stack.valkey import Valkey
+from fp_runtime.deadline import until
+from fp_runtime.errors import UserError
 
 OnStep = Callable[[str, str, float], None]
 """Called with a server's name, its state (preparing, starting, ready, external, stopping, stopped) and seconds."""

