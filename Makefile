@@ -1,0 +1,67 @@
+# Every command of the project; `make help` lists them. Needs Python 3.11 or newer and make, nothing else.
+PYTHON ?= python3
+UV_VERSION := 0.13.9
+UV := .tools/bin/uv
+BIN := .venv/bin
+export UV_PYTHON_DOWNLOADS = never
+export UV_PYTHON = $(PYTHON)
+SOURCES := libs services operator
+
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help: ## List the commands
+	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(UV):
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "python: $(PYTHON) is older than 3.11. Fix: make PYTHON=python3.12 …"; exit 4; }
+	$(PYTHON) -m venv .tools
+	.tools/bin/pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+
+.venv/.synced: $(UV) uv.lock pyproject.toml $(wildcard libs/*/pyproject.toml services/*/pyproject.toml operator/pyproject.toml)
+	$(UV) sync --frozen --quiet
+	@touch $@
+
+.PHONY: install
+install: .venv/.synced ## Install everything the lock names into .venv
+
+.PHONY: demo
+demo: install ## Start the embedded stack, run the sample world from pin to verdict, print the result
+	@$(BIN)/fp demo
+
+.PHONY: test
+test: install ## Run the whole test suite against real servers (embedded)
+	$(BIN)/pytest
+
+.PHONY: unit
+unit: install ## Run the tests that need no server
+	$(BIN)/pytest -m "not stack and not system"
+
+.PHONY: lint
+lint: install ## Formatting, lint, types and import contracts
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy $(wildcard libs/*/src services/*/src operator/src)
+	$(BIN)/lint-imports
+
+.PHONY: fmt
+fmt: install ## Format and mend what can be mended
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+.PHONY: bench
+bench: install ## Measure the chain and its stages; writes bench/results/
+	$(BIN)/python bench/run.py
+
+.PHONY: faults
+faults: install ## The kill tests: every service killed at its failpoints, equations checked after each
+	$(BIN)/pytest -m "stack or system" -k "kill or crash or fault"
+
+.PHONY: coverage
+coverage: install ## Coverage of the unit tests (reported, not chased)
+	$(BIN)/pytest -m "not stack and not system" --cov=libs --cov=services --cov=operator --cov-report=term:skip-covered
+
+.PHONY: clean
+clean: ## Remove environments and caches (never the .fp state folder)
+	rm -rf .venv .tools .mypy_cache .ruff_cache .pytest_cache .hypothesis
