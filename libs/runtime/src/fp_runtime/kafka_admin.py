@@ -20,7 +20,19 @@ from fp_runtime.kafka_client import Options
 
 REQUEST_TIMEOUT_S = 10.0
 VISIBLE_TIMEOUT_S = 30.0
+CREATE_TIMEOUT_S = 5.0
 _BROKER_DEFAULT = -1
+
+# While a controller is being elected or brokers register again a request fails so; asked again it succeeds.
+_PASSING = frozenset(
+    {
+        KafkaError._TIMED_OUT,
+        KafkaError._TRANSPORT,
+        KafkaError.REQUEST_TIMED_OUT,
+        KafkaError.NOT_CONTROLLER,
+        KafkaError.INVALID_REPLICATION_FACTOR,  # of the broker's own default: no broker is registered yet
+    }
+)
 
 
 class KafkaAdmin:
@@ -34,16 +46,15 @@ class KafkaAdmin:
     def create_topics(self, names: Iterable[str] | None = None) -> None:
         """See bus.Admin; raises Unavailable. An existing topic is left as it is: `describe` shows a drift."""
         wanted = [TOPICS[name] for name in (TOPICS if names is None else names)]
-        present = self._partitions()
-        missing = [topic for topic in wanted if topic.name not in present]
-        if self._calls_per_s is None:
-            self._create(missing)
-        else:
-            for topic in missing:
-                self._create([topic])
-                time.sleep(1 / self._calls_per_s)
+        made: set[str] = set()
+
+        def all_visible() -> bool:
+            present = self._partitions()
+            made.update(self._create([topic for topic in wanted if topic.name not in present.keys() | made]))
+            return all(topic.name in present for topic in wanted)
+
         try:
-            until(lambda: self._all_visible(wanted), VISIBLE_TIMEOUT_S, "every partition of the topics has a leader")
+            until(all_visible, VISIBLE_TIMEOUT_S, "every partition of the topics has a leader")
         except TimeoutError as error:
             raise Unavailable(str(error)) from error
 
@@ -80,28 +91,40 @@ class KafkaAdmin:
         """See bus.Admin."""
         del self._client  # it has no close of its own
 
-    def _create(self, topics: list[Topic]) -> None:
+    def _create(self, topics: list[Topic]) -> set[str]:
+        """Those of the topics that exist now; the rest met a passing error. One call for all, or paced calls."""
         if not topics:
-            return
+            return set()
+        if self._calls_per_s is None:
+            return self._request(topics)
+        made: set[str] = set()
+        for topic in topics:
+            made |= self._request([topic])
+            time.sleep(1 / self._calls_per_s)
+        return made
+
+    def _request(self, topics: list[Topic]) -> set[str]:
         futures = self._client.create_topics(
             [self._new(topic) for topic in topics],
-            operation_timeout=REQUEST_TIMEOUT_S,
-            request_timeout=2 * REQUEST_TIMEOUT_S,
+            operation_timeout=CREATE_TIMEOUT_S,
+            request_timeout=CREATE_TIMEOUT_S,
         )
-        for name, future in futures.items():
+        made = set()
+        for topic in topics:
             try:
-                future.result()
+                futures[self._names[topic.name]].result()
             except KafkaException as error:
-                if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
-                    raise Unavailable(f"topic {name} could not be created: {error}") from error
+                code = error.args[0].code()
+                if code in _PASSING:
+                    continue
+                if code != KafkaError.TOPIC_ALREADY_EXISTS:
+                    raise Unavailable(f"topic {topic.name} could not be created: {error}") from error
+            made.add(topic.name)
+        return made
 
     def _new(self, topic: Topic) -> NewTopic:
         config = {"retention.ms": str(topic.retention_ms), "max.message.bytes": str(topic.max_message_bytes)}
         return NewTopic(self._names[topic.name], topic.partitions, _BROKER_DEFAULT, config=config)
-
-    def _all_visible(self, topics: list[Topic]) -> bool:
-        present = self._partitions()
-        return all(present.get(topic.name, 0) > 0 for topic in topics)
 
     def _partitions(self) -> dict[str, int]:
         """Topics of the registry whose every partition has a leader, with the number of partitions."""

@@ -1,0 +1,120 @@
+"""A broker that stops answering: what is in doubt is UNKNOWN, and the lookup settles it."""
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import psutil
+import pytest
+
+from fp_contracts.topics import CONTROL, RTDL
+from fp_runtime import kafka
+from fp_runtime.bus import Out, Producer, PublishError, PublishUnknown
+from fp_runtime.deadline import until
+from fp_runtime.errors import Unavailable
+from fp_runtime.settings import RuntimeSettings
+
+pytestmark = pytest.mark.stack
+
+
+def _broker(bootstrap: str) -> int:
+    port = int(bootstrap.rpartition(":")[2])
+    listening = (c for c in psutil.net_connections("tcp") if c.status == psutil.CONN_LISTEN)
+    pid = next(c.pid for c in listening if c.laddr and c.laddr.port == port)
+    assert pid is not None, "the broker runs under another user"
+    return pid
+
+
+@contextmanager
+def _stopped(settings: RuntimeSettings) -> Iterator[None]:
+    pid = _broker(settings.kafka_bootstrap)
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
+def _out(number: int) -> Out:
+    return Out(RTDL, 0, b"k", b"%d" % number, b"h")
+
+
+def test_an_outage_longer_than_the_delivery_timeout_is_unknown_and_lookup_settles_each_record(
+    kafka_settings: RuntimeSettings, capfd: pytest.CaptureFixture[str]
+) -> None:
+    producer = kafka.open_producer(kafka_settings, delivery_timeout_s=1.5)
+    assert producer.publish([_out(0)])[0].offset == 0
+    with _stopped(kafka_settings):
+        deliveries = producer.publish([_out(number) for number in range(1, 200)])
+    assert {delivery.error for delivery in deliveries} == {PublishError.UNKNOWN}
+    assert "_MSG_TIMED_OUT" in deliveries[0].reason
+    _settles(kafka_settings, producer, 200)
+    assert len(capfd.readouterr().err.splitlines()) < 5
+
+
+def test_a_publish_deadline_before_the_delivery_timeout_is_unknown_and_the_producer_goes_on(
+    kafka_settings: RuntimeSettings,
+) -> None:
+    producer = kafka.open_producer(kafka_settings, delivery_timeout_s=30)
+    assert producer.publish([_out(0)])[0].offset == 0
+    with _stopped(kafka_settings):
+        deliveries = producer.publish([_out(number) for number in range(1, 200)], timeout_s=1.0)
+    assert {delivery.error for delivery in deliveries} == {PublishError.UNKNOWN}
+    _settles(kafka_settings, producer, 200)
+
+
+def _settles(settings: RuntimeSettings, producer: Producer, count: int) -> None:
+    """Resolve forward: look each record up, publish again what is not there; in the end all are there."""
+    until(lambda: producer.publish([Out(CONTROL, 0, b"", b"", b"")])[0].error is None, 30, "the broker is back")
+    for number in range(1, count, 40):
+        value = b"%d" % number
+        found = kafka.lookup(settings, RTDL, 0, 1, lambda record, value=value: record.value == value)  # type: ignore[misc]
+        if found is None:
+            assert producer.publish([_out(number)])[0].error is None
+        assert kafka.lookup(settings, RTDL, 0, 1, lambda record, value=value: record.value == value)  # type: ignore[misc]
+    producer.close()
+
+
+def test_flush_raises_for_what_was_sent_without_a_callback(kafka_settings: RuntimeSettings) -> None:
+    producer = kafka.open_producer(kafka_settings, delivery_timeout_s=1.5)
+    producer.publish([_out(0)])
+    with _stopped(kafka_settings):
+        producer.send(_out(1))
+        with pytest.raises(PublishUnknown):
+            producer.flush(0.2)  # no report yet
+        with pytest.raises(PublishUnknown, match="_MSG_TIMED_OUT"):
+            producer.flush(10)
+    producer.close()
+
+
+def test_a_consumer_waits_out_an_outage_and_misses_nothing(kafka_settings: RuntimeSettings) -> None:
+    producer = kafka.open_producer(kafka_settings)
+    producer.publish([_out(number) for number in range(10)])
+    consumer = kafka.open_consumer(kafka_settings, "g")
+    consumer.assign({(RTDL, 0): 0})
+    until(lambda: consumer.poll(3, 0.2), 20, "the first records")
+    with _stopped(kafka_settings):
+        offset = max([record.offset for _ in range(5) for record in consumer.poll(3, 0.2)], default=2)
+    producer.publish([_out(10)])
+    seen: list[int] = []
+
+    def complete() -> bool:
+        seen.extend(record.offset for record in consumer.poll(3, 0.2))
+        return 10 in seen
+
+    until(complete, 30, "the last record")
+    assert seen == list(range(offset + 1, 11))
+    consumer.close()
+    producer.close()
+
+
+def test_a_missing_broker_is_unavailable_and_named(
+    kafka_settings: RuntimeSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kafka, "REQUEST_TIMEOUT_S", 0.5)
+    nowhere = kafka_settings.model_copy(update={"kafka_bootstrap": "127.0.0.1:1"})
+    consumer = kafka.open_consumer(nowhere, "g")
+    with pytest.raises(Unavailable, match="offsets of"):
+        consumer.ends([(RTDL, 0)])
+    consumer.close()
