@@ -1,0 +1,125 @@
+"""Decision policies as data: typed predicates behind one `evaluate(rule, facts)` (learning.md §5). Pure.
+
+Thresholds are integer thousandths, so that a policy document has a canonical form and a digest.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from enum import StrEnum
+from typing import Literal
+
+from pydantic import Field
+
+from fp_contracts.canonical import digest_of, parse_strict
+from fp_contracts.envelope import Closed
+from fp_contracts.reasons import Action
+
+_STRENGTH = (Action.ALLOW, Action.STEP_UP, Action.REVIEW, Action.BLOCK)
+Facts = Mapping[str, float]
+
+
+class Term(Closed):
+    """One comparison of a fact with a threshold (thousandths)."""
+
+    fact: str
+    op: Literal[">=", ">", "<=", "<", "=="]
+    value_milli: int
+
+
+class Rule(Closed):
+    """A named guardrail: when all terms hold, its action is asked for, with its reason code."""
+
+    name: str
+    when: tuple[Term, ...] = Field(min_length=1)
+    action: Literal["STEP_UP", "REVIEW", "BLOCK"]
+    reason: str
+
+
+class Escalation(Closed):
+    """Which decisions become case triggers; never all."""
+
+    actions: tuple[Literal["STEP_UP", "REVIEW", "BLOCK"], ...]
+
+
+class Policy(Closed):
+    """One immutable revision of the decision policy."""
+
+    policy_rev: str
+    rules: tuple[Rule, ...]
+    errored_action: Literal["REVIEW", "BLOCK"]
+    escalation: Escalation
+    review_capacity_per_day: int
+
+
+class Outcome(StrEnum):
+    """What one rule says of one payment. ERRORED is an unknown, and an unknown is never an approval."""
+
+    HIT = "HIT"
+    MISS = "MISS"
+    ERRORED = "ERRORED"
+
+
+def parse_policy(raw: bytes) -> tuple[Policy, str]:
+    """A policy document and its digest (hex64 of its canonical JSON); ValueError when it is not one."""
+    document = parse_strict(raw)
+    return Policy.model_validate_json(raw), digest_of(document)
+
+
+def evaluate(rule: Rule, facts: Facts) -> Outcome:
+    """HIT when every term holds; a fact that is missing or not finite makes the rule ERRORED, unless a term fails."""
+    errored = False
+    for term in rule.when:
+        held = _holds(term, facts.get(term.fact))
+        if held is None:
+            errored = True
+        elif not held:
+            return Outcome.MISS
+    return Outcome.ERRORED if errored else Outcome.HIT
+
+
+def _holds(term: Term, value: float | None) -> bool | None:
+    if value is None or not math.isfinite(value):
+        return None
+    threshold = term.value_milli / 1000
+    match term.op:
+        case ">=":
+            return value >= threshold
+        case ">":
+            return value > threshold
+        case "<=":
+            return value <= threshold
+        case "<":
+            return value < threshold
+        case "==":
+            return value == threshold
+
+
+def decide(policy: Policy, facts: Facts) -> tuple[Action, tuple[str, ...]]:
+    """The strongest action asked for and every reason for it, in rule order; no hit and nothing unknown = ALLOW."""
+    action, reasons = Action.ALLOW, []
+    for rule in policy.rules:
+        match evaluate(rule, facts):
+            case Outcome.HIT:
+                action = stronger(action, Action(rule.action))
+                reasons.append(rule.reason)
+            case Outcome.ERRORED:
+                action = stronger(action, Action(policy.errored_action))
+                reasons.append(f"RULE_ERRORED:{rule.name}")
+            case Outcome.MISS:
+                pass
+    return action, tuple(reasons)
+
+
+def stronger(one: Action, other: Action) -> Action:
+    """The stronger of two actions."""
+    return max(one, other, key=_STRENGTH.index)
+
+
+def escalates(policy: Policy, action: Action) -> bool:
+    """Whether a decision with this action becomes a case trigger."""
+    return action.value in policy.escalation.actions
+
+
+def unknown_facts(policy: Policy, names: Sequence[str]) -> set[str]:
+    """Facts that rules ask for and nobody provides: a policy with any is refused at activation."""
+    return {term.fact for rule in policy.rules for term in rule.when} - set(names)
