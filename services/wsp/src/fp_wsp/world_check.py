@@ -61,7 +61,9 @@ def verify(world: World) -> list[Problem]:
     return problems + list(seen.values())
 
 
-def _file_problems(world: World, file: WorldFile, schema: pa.Schema, ids: list[pa.ChunkedArray[Any]]) -> list[Problem]:
+def _file_problems(
+    world: World, file: WorldFile, schema: pa.Schema, ids: "list[pa.ChunkedArray[Any]]"
+) -> list[Problem]:
     """Problems of one file; appends its payment ids to `ids`."""
     try:
         raw = read_file(world, file)
