@@ -9,7 +9,7 @@ import pytest
 from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient
 
-from fp_contracts.topics import TOPICS
+from fp_contracts.topics import AUDIT, CONTROL, RTDL, TOPICS
 from fp_runtime import kafka
 from fp_runtime.bus import Admin, Consumer, Lookup, Producer, physical
 from fp_runtime.memory import MemoryBus
@@ -24,7 +24,7 @@ class Stack(Protocol):
 
 @dataclass(frozen=True)
 class Env:
-    """One bus with all topics of the registry, empty."""
+    """One bus with empty topics AUDIT, CONTROL and RTDL."""
 
     consumer: Callable[[str], Consumer]
     producer: Callable[[], Producer]
@@ -35,7 +35,7 @@ class Env:
 
 @pytest.fixture
 def kafka_settings(stack: Stack, topic_prefix: str) -> RuntimeSettings:
-    """Settings of a process on the real broker, under this test's own prefix, with all topics made."""
+    """Settings of a process on the real broker, under this test's own prefix, with the topics it uses made."""
     settings = RuntimeSettings(
         instance="test-0",
         kafka_bootstrap=stack.kafka_bootstrap,
@@ -44,7 +44,7 @@ def kafka_settings(stack: Stack, topic_prefix: str) -> RuntimeSettings:
         topic_prefix=topic_prefix,
     )
     admin = kafka.open_admin(settings)
-    admin.create_topics()
+    admin.create_topics([AUDIT, CONTROL, RTDL])
     admin.close()
     return settings
 
