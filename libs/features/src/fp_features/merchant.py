@@ -5,7 +5,7 @@ from itertools import accumulate, pairwise
 
 from fp_contracts.timestamps import US_PER_DAY
 from fp_features.labels import Known, Labels
-from fp_features.packed import Reader, pack_column, pack_text
+from fp_features.packed import Reader, pack_column, pack_texts
 from fp_features.payment import Payment
 from fp_features.timeline import LATENESS_US, Timeline, add_total
 
@@ -14,6 +14,7 @@ DELAY_US = 7 * US_PER_DAY
 MERCHANT_DAYS = (1, 7, 30)
 MERCHANT_KEEP_US = DELAY_US + MERCHANT_DAYS[-1] * US_PER_DAY + LATENESS_US
 _WIDTHS_US = tuple(days * US_PER_DAY for days in MERCHANT_DAYS)
+_NO_RISK = (0.0,) * len(MERCHANT_DAYS)
 _MAGIC = b"FPM1"
 
 
@@ -21,7 +22,7 @@ class MerchantState:
     """Payments of one merchant and what is known of them, kept for delay + longest window + lateness (38 days).
 
     Every call of `update` first forgets what is older than its order clock by more than that; so a payment that is
-    late by up to LATENESS_US sees every window exactly.
+    late by up to LATENESS_US sees every window exactly. One that is later still sees what was not yet forgotten.
     """
 
     __slots__ = ("_labels", "_payments", "_totals")
@@ -51,8 +52,7 @@ class MerchantState:
         """Payments in (t - delay - w, t - delay] for each window width, shortest first."""
         upto_us = ts_us - DELAY_US
         end = self._payments.end(upto_us)
-        times, start = self._payments.times, self._payments.start
-        return [end - bisect_right(times, upto_us - width_us, start, end) for width_us in _WIDTHS_US]
+        return [end - first for first in self._payments.firsts(upto_us, end, _WIDTHS_US)]
 
     def frauds(self, ts_us: int) -> list[int]:
         """Known frauds in the same windows."""
@@ -71,12 +71,12 @@ class MerchantState:
         parts = [_MAGIC, pack_column("I", (len(times), len(rows))), pack_column("q", times)]
         parts.append(pack_column("q", (after - before for before, after in pairwise(totals))))
         for event_id, known in rows:
-            parts += (pack_column("q", known[:3]), pack_text(event_id), pack_text(known.value))
+            parts += (pack_column("q", known[:3]), pack_texts((event_id, known.value)))
         return b"".join(parts)
 
     @classmethod
     def from_bytes(cls, body: bytes) -> "MerchantState":
-        """The state that `to_bytes` packed; ValueError for anything else."""
+        """The state that `to_bytes` packed; ValueError for bytes of another format or size."""
         state = cls()
         reader = Reader(body, _MAGIC)
         payments, labels = reader.column("I", 2)
@@ -84,8 +84,8 @@ class MerchantState:
         state._totals = list(accumulate(reader.column("q", payments), initial=0))
         for _ in range(labels):
             rank, effective_us, observed_us = reader.column("q", 3)
-            event_id = reader.text()
-            state._labels.restore(event_id, Known(rank, effective_us, observed_us, reader.text()))
+            event_id, value = reader.texts(2)
+            state._labels.restore(event_id, Known(rank, effective_us, observed_us, value))
         reader.close()
         return state
 
@@ -98,5 +98,7 @@ def merchant_velocity(payment: Payment, state: MerchantState) -> tuple[float, ..
 def merchant_risk(payment: Payment, state: MerchantState) -> tuple[float, ...]:
     """Known frauds ÷ payments over each delayed window; 0 when the window is empty."""
     frauds = state.frauds(payment.ts_us)
+    if not frauds[-1]:
+        return _NO_RISK
     counts = state.counts(payment.ts_us)
     return tuple(fraud / count if count else 0.0 for fraud, count in zip(frauds, counts, strict=True))

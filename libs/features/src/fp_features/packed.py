@@ -30,6 +30,12 @@ def pack_column(code: str, values: Iterable[int]) -> bytes:
     return column.tobytes()
 
 
+def pack_texts(texts: Iterable[str]) -> bytes:
+    """The sizes of UTF-8 texts as uint32, then the texts; their number is for the caller to write."""
+    bodies = [text.encode() for text in texts]
+    return pack_column("I", map(len, bodies)) + b"".join(bodies)
+
+
 class Reader:
     """Takes a state apart from front to back; ValueError when it is cut short, too long or of another format."""
 
@@ -59,17 +65,11 @@ class Reader:
         """The next uint32."""
         return self.column("I", 1)[0]
 
-    def text(self) -> str:
-        """The next length-prefixed UTF-8 text."""
-        return self.take(self.number()).decode()
+    def texts(self, count: int) -> list[str]:
+        """The next `count` texts that `pack_texts` wrote."""
+        return [self.take(size).decode() for size in self.column("I", count)]
 
     def close(self) -> None:
         """ValueError when bytes are left."""
         if self._at != len(self._body):
             raise ValueError(f"{len(self._body) - self._at} bytes too many in a state")
-
-
-def pack_text(text: str) -> bytes:
-    """Length-prefixed UTF-8."""
-    body = text.encode()
-    return pack_column("I", (len(body),)) + body

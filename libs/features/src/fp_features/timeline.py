@@ -6,17 +6,16 @@ from fp_contracts.timestamps import US_PER_DAY
 
 # How far behind the order clock a payment may come and still see, and count in, every window exactly.
 LATENESS_US = US_PER_DAY
-# Dead entries are cut from the front only when they are many: each is moved O(1) times.
+# Dead entries are cut off the front when they are the greater part, so each is moved O(1) times.
 _CUT_FROM = 32
 
 
 class Timeline:
     """Sorted event times (microseconds), equal ones in order of arrival; entries before `start` are dead."""
 
-    __slots__ = ("name", "start", "times")
+    __slots__ = ("start", "times")
 
-    def __init__(self, name: str = "") -> None:
-        self.name = name
+    def __init__(self) -> None:
         self.start = 0
         self.times: list[int] = []
 
@@ -37,20 +36,19 @@ class Timeline:
             return len(times)
         return bisect_right(times, ts_us, self.start)
 
-    def count(self, after_us: int, upto_us: int) -> int:
-        """Live entries in (after_us, upto_us]."""
-        times = self.times
-        end = len(times) if times and upto_us >= times[-1] else bisect_right(times, upto_us, self.start)
-        return end - bisect_right(times, after_us, self.start, end)
-
-    def first(self, after_us: int) -> int:
-        """The first live time after `after_us`; there must be one."""
-        return self.times[bisect_right(self.times, after_us, self.start)]
+    def firsts(self, ts_us: int, end: int, widths_us: tuple[int, ...]) -> list[int]:
+        """For each width (growing) the index of the first entry in (t - w, …), looked for before `end`."""
+        times, start = self.times, self.start
+        firsts = []
+        for width_us in widths_us:
+            end = bisect_right(times, ts_us - width_us, start, end)
+            firsts.append(end)
+        return firsts
 
     def prune(self, floor_us: int) -> int:
         """Kill every entry at or before `floor_us`; gives how many dead ones were cut off the front of `times`."""
         times, start = self.times, self.start
-        if start == len(times) or times[start] > floor_us:
+        if not times or times[start] > floor_us:
             return 0
         start = bisect_right(times, floor_us, start)
         size = len(times)
