@@ -23,8 +23,11 @@ Cursor = psycopg.Cursor[TupleRow]
 
 _MIGRATION_LOCK = 7378420126518404467
 _CONNECT_WAIT_S = 15.0
-# A stopped process must not hold row locks for ever: the server ends its transaction and the new owner goes on.
-_SESSION = "-c idle_in_transaction_session_timeout=10s -c lock_timeout=15s -c timezone=UTC"
+# A stopped or killed process must not hold locks for ever: the server ends its transaction and the new owner goes on.
+_SESSION = (
+    "-c idle_in_transaction_session_timeout=10s -c client_connection_check_interval=2s"
+    " -c lock_timeout=15s -c timezone=UTC"
+)
 
 
 def connect(dsn: str, name: str, wait_s: float = _CONNECT_WAIT_S) -> Connection:
