@@ -148,7 +148,7 @@ class Kafka:
         properties = self.folder / "server.properties"
         properties.write_text(server_properties(data, *self.ports))
         argv = dist.command("kafka.Kafka", str(properties), flags=(f"-Djava.io.tmpdir={scratch}",))
-        return Program(self.name, argv, cwd=self.folder, priority=100, stop_seconds=20)
+        return Program(self.name, argv, cwd=self.folder, priority=100, start_retries=3, stop_seconds=20)
 
     def probe(self) -> None:
         probe_kafka(self.bootstrap)

@@ -66,7 +66,8 @@ def _answers(broker: Kafka) -> bool:
 
 def _exercise(bootstrap: str) -> None:
     options: dict[str, Any] = {"bootstrap.servers": bootstrap, "log_level": 0, "logger": logging.getLogger(__name__)}
-    for done in AdminClient(options).create_topics([NewTopic("training", 3)]).values():
+    admin = AdminClient(options)
+    for done in admin.create_topics([NewTopic("training", 3)]).values():
         done.result()
     producer = Producer({**options, "enable.idempotence": True, "compression.type": "lz4"})
     for number in range(1_000):

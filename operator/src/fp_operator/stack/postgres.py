@@ -96,7 +96,7 @@ class Postgres:
             argv,
             cwd=data,
             account=account,
-            start_retries=40,  # after a hard kill the old shared memory is in the way for a while
+            start_retries=8,  # after a hard kill the old shared memory is in the way for a while
             stop_signal="INT",  # fast: do not wait for clients
             stop_seconds=30,
             priority=100,

@@ -25,7 +25,8 @@ class Program:
     cwd: Path | None = None
     account: Account | None = None
     autorestart: Literal["always", "failure", "never"] = "always"
-    start_retries: int = 20
+    start_retries: int = 10
+    """How often a start that ends within a second is repeated (after 1, 2, 3, … s) before it is FATAL."""
     stop_signal: str = "TERM"
     stop_seconds: int = 15
     priority: int = 500

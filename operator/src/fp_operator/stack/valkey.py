@@ -64,7 +64,7 @@ class Valkey:
         (self.folder / "users.acl").write_text(users_acl(self.password))
         conf = self.folder / "valkey.conf"
         conf.write_text(valkey_conf(self.folder, self.port))
-        return Program(self.name, (str(get_binary_path()), str(conf)), cwd=self.folder, priority=100)
+        return Program(self.name, (str(get_binary_path()), str(conf)), cwd=self.folder, priority=100, start_retries=3)
 
     def probe(self) -> None:
         probe_redis(self.url)
