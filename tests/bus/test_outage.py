@@ -21,8 +21,9 @@ pytestmark = pytest.mark.stack
 def _broker(bootstrap: str) -> int:
     port = int(bootstrap.rpartition(":")[2])
     listening = (c for c in psutil.net_connections("tcp") if c.status == psutil.CONN_LISTEN)
-    pid = next(c.pid for c in listening if c.laddr and c.laddr.port == port)
-    assert pid is not None, "the broker runs under another user"
+    pid = next((c.pid for c in listening if c.laddr and c.laddr.port == port), None)
+    if pid is None:
+        pytest.skip("the broker is not a process of this machine that we may stop")
     return pid
 
 

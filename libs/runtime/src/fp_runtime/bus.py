@@ -174,10 +174,9 @@ def physical(prefix: str, topic: str) -> str:
     return prefix + topic
 
 
-def too_large(out: Out) -> bool:
-    """Whether the raw bytes of one record go over its topic's limit, however well they might compress."""
-    size = len(out.key) + len(out.value) + len(out.header) + BATCH_OVERHEAD_BYTES
-    return size > TOPICS[out.topic].max_message_bytes
+def raw_limit(topic: str) -> int:
+    """The most bytes that key, value and header of one record may have together, however well they compress."""
+    return TOPICS[topic].max_message_bytes - BATCH_OVERHEAD_BYTES
 
 
 def raise_for(errors: Sequence[Delivery], unreported: int = 0) -> None:

@@ -110,8 +110,7 @@ class KafkaConsumer:
         messages = [first]
         if max_records > 1:
             messages += self._client.consume(min(max_records - 1, _MAX_CONSUME), 0)
-        logical = self._logical
-        return [_record(message, logical) for message in messages]
+        return _records(messages, self._logical)
 
     def ends(self, tps: Iterable[bus.TopicPartition]) -> dict[bus.TopicPartition, int]:
         """See bus.Consumer; one request per broker. Raises Unavailable."""
@@ -172,25 +171,21 @@ class KafkaConsumer:
 
 
 # The client's types say that any field may be None, which holds for hand-made messages only: hence Any.
-def _record(message: Any, logical: Mapping[str, str]) -> Record:
-    if message.error() is not None:
-        raise _read_error(message)
-    header, traceparent = b"", None
-    for name, value in message.headers() or ():
-        if name == HEADER:
-            header = value
-        elif name == TRACEPARENT:
-            traceparent = value
-    return Record(
-        logical[message.topic()],
-        message.partition(),
-        message.offset(),
-        message.key(),
-        message.value() or b"",
-        header,
-        traceparent,
-        message.timestamp()[1],
-    )
+def _records(messages: list[Any], logical: Mapping[str, str]) -> list[Record]:
+    records = []
+    for message in messages:
+        if message.error() is not None:
+            raise _read_error(message)
+        header, traceparent = b"", None
+        for name, value in message.headers() or ():
+            if name == HEADER:
+                header = value
+            elif name == TRACEPARENT:
+                traceparent = value
+        topic, key, value = logical[message.topic()], message.key(), message.value() or b""
+        at_ms = message.timestamp()[1]
+        records.append(Record(topic, message.partition(), message.offset(), key, value, header, traceparent, at_ms))
+    return records
 
 
 def _read_error(message: Any) -> Exception:

@@ -8,7 +8,7 @@ from confluent_kafka import KafkaError, KafkaException, Message
 from confluent_kafka import Producer as Client
 
 from fp_contracts.topics import TOPICS
-from fp_runtime.bus import HEADER, TRACEPARENT, BusBroken, Delivery, Out, PublishError, physical, raise_for, too_large
+from fp_runtime.bus import HEADER, TRACEPARENT, BusBroken, Delivery, Out, PublishError, physical, raise_for, raw_limit
 from fp_runtime.kafka_client import FatalWatch, log
 
 CLOSE_TIMEOUT_S = 5.0
@@ -33,26 +33,7 @@ _DEFINITE = frozenset(
 )
 
 
-class _Waiting:
-    """The reports of one publish, by position."""
-
-    __slots__ = ("deliveries", "missing")
-
-    def __init__(self, size: int) -> None:
-        self.deliveries = [_NO_REPORT] * size
-        self.missing = size
-
-    def put(self, index: int, delivery: Delivery) -> None:
-        self.deliveries[index] = delivery
-        self.missing -= 1
-
-    def report(self, index: int, error: KafkaError | None, message: Message) -> None:
-        self.put(index, _delivery(error, message))
-
-
-def _delivery(error: KafkaError | None, message: Message) -> Delivery:
-    if error is None:
-        return Delivery(message.offset())
+def _failed(error: KafkaError) -> Delivery:
     kind = PublishError.FAILED if error.code() in _DEFINITE else PublishError.UNKNOWN
     return Delivery(None, kind, str(error))
 
@@ -64,25 +45,29 @@ class KafkaProducer:
         self._client = client
         self._fatal = fatal
         self._timeout_s = delivery_timeout_s
-        self._physical = {topic: physical(prefix, topic) for topic in TOPICS}
+        self._route = {topic: (physical(prefix, topic), raw_limit(topic)) for topic in TOPICS}
         self._sent_errors: list[Delivery] = []
 
     def publish(self, outs: Sequence[Out], timeout_s: float | None = None) -> list[Delivery]:
         """See bus.Producer."""
         self._fatal.check()
         deadline = time.monotonic() + (self._timeout_s + _GRACE_S if timeout_s is None else timeout_s)
-        waiting = _Waiting(len(outs))
-        for index, out in enumerate(outs):
-            refused = self._produce(out, partial(waiting.report, index), deadline)
-            if refused is not None:
-                waiting.put(index, refused)
-        self._client.poll(0)
-        self._await(waiting, deadline)
-        self._fatal.check()
-        return waiting.deliveries
+        deliveries = [_NO_REPORT] * len(outs)
 
-    def _await(self, waiting: _Waiting, deadline: float) -> None:
-        while waiting.missing:
+        def report(index: int, error: KafkaError | None, message: Message) -> None:
+            deliveries[index] = Delivery(message.offset()) if error is None else _failed(error)
+
+        for index, out in enumerate(outs):
+            refused = self._produce(out, partial(report, index), deadline)
+            if refused is not None:
+                deliveries[index] = refused
+        self._client.poll(0)
+        self._await(deliveries, deadline)
+        self._fatal.check()
+        return deliveries
+
+    def _await(self, deliveries: list[Delivery], deadline: float) -> None:
+        while any(delivery is _NO_REPORT for delivery in deliveries):
             left_s = deadline - time.monotonic()
             if left_s <= 0:
                 self._client.purge()  # nothing of this publish may be written long after it was called UNKNOWN
@@ -101,9 +86,9 @@ class KafkaProducer:
             on_delivered(None, refused.error)
         self._client.poll(0)
 
-    def _note(self, error: KafkaError | None, message: Message) -> None:
+    def _note(self, error: KafkaError | None, _message: Message) -> None:
         if error is not None:
-            self._sent_errors.append(_delivery(error, message))
+            self._sent_errors.append(_failed(error))
 
     def flush(self, timeout_s: float) -> None:
         """See bus.Producer."""
@@ -123,15 +108,16 @@ class KafkaProducer:
 
     def _produce(self, out: Out, report: Report, deadline: float) -> Delivery | None:
         """Queue one record; a Delivery when it was refused on the spot. A full queue is waited for."""
-        if too_large(out):
+        topic, partition, key, value, header, traceparent = out
+        name, limit = self._route[topic]
+        if len(key) + len(value) + len(header) > limit:
             return _TOO_LARGE
-        headers: list[tuple[str, str | bytes | None]] = [(HEADER, out.header)]
-        if out.traceparent is not None:
-            headers.append((TRACEPARENT, out.traceparent))
-        topic = self._physical[out.topic]
+        headers: list[tuple[str, str | bytes | None]] = [(HEADER, header)]
+        if traceparent is not None:
+            headers.append((TRACEPARENT, traceparent))
         while True:
             try:
-                self._client.produce(topic, out.value, out.key, out.partition, report, headers=headers)
+                self._client.produce(name, value, key, partition, report, headers=headers)
             except BufferError:
                 if time.monotonic() >= deadline:
                     return _QUEUE_FULL
@@ -146,5 +132,7 @@ class KafkaProducer:
 
 
 def _tell(on_delivered: Callable[[int | None, str | None], None], error: KafkaError | None, message: Message) -> None:
-    delivery = _delivery(error, message)
-    on_delivered(delivery.offset, delivery.error)
+    if error is None:
+        on_delivered(message.offset(), None)
+    else:
+        on_delivered(None, _failed(error).error)

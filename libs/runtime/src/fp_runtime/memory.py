@@ -15,7 +15,7 @@ from fp_runtime.bus import (
     TopicPartition,
     TopicState,
     raise_for,
-    too_large,
+    raw_limit,
 )
 
 
@@ -132,7 +132,11 @@ class MemoryBus:
             if fault is Fault.LOST_REQUEST:
                 return Delivery(None, PublishError.UNKNOWN, fault)
             log = self._logs.get((out.topic, out.partition))
-            if fault is Fault.FAILED or log is None or too_large(out):
+            if (
+                fault is Fault.FAILED
+                or log is None
+                or len(out.key) + len(out.value) + len(out.header) > raw_limit(out.topic)
+            ):
                 return Delivery(None, PublishError.FAILED, fault or "no such partition, or the record is too large")
             offset = log.end
             now_ms = self._clock_ms()
