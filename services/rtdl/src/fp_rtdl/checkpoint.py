@@ -99,7 +99,12 @@ def read_position(raw: bytes) -> Position:
 
 def context_bytes(entries: Iterable[Kept]) -> bytes:
     """Entries of the context as bytes, in their order."""
-    return orjson.dumps([[kept.expires_us, kept.table, kept.value] for kept in entries])
+    return orjson.dumps(
+        [
+            [kept.expires_us, kept.table, kept.value if isinstance(kept.value, str) else tuple(kept.value)]
+            for kept in entries
+        ]
+    )
 
 
 def read_context(raw: bytes) -> list[Kept]:

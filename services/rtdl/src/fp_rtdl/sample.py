@@ -96,8 +96,9 @@ class Feed:
 
     def label(self, payment: Payment, observed_us: int, delay_us: int, value: str = "FRAUD_CONFIRMED") -> Out:
         """One label of a payment, as the external adjudication posts it."""
+        assertion_id = h32("label", payment.request_id)
         payload = {
-            "assertion_id": h32("label", payment.request_id),
+            "assertion_id": assertion_id,
             "subject": {
                 "platform_run_id": self.pins.platform_run_id,
                 "event_id": payment.request_id,
@@ -115,7 +116,7 @@ class Feed:
         part = partition_of(payment.merchant_id, LABEL_PARTS)
         return self._out(
             Kind.LABEL_ASSERTION, topics.LABELS, part, LABEL_SOURCE, observed_us + delay_us, "label_assertion",
-            payload["assertion_id"], observed_us, payment.merchant_id, payload,
+            assertion_id, observed_us, payment.merchant_id, payload,
         )  # fmt: skip
 
     def marks(self, frontier_us: int, topic_names: tuple[str, ...] = (*topics.INGRESS, topics.LABELS)) -> list[Out]:

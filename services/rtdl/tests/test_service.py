@@ -1,0 +1,274 @@
+"""A member on the memory bus: every interleaving, batching, split of members and crash gives the same snapshots."""
+
+import random
+from collections import Counter
+from typing import Any
+
+import orjson
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from fp_contracts import topics
+from fp_contracts.header import NONE_TS, Header, Kind, pack, unpack
+from fp_contracts.reasons import Quarantine
+from fp_rtdl import sample
+from fp_runtime.bus import Out
+from fp_runtime.errors import Fenced, LaneStopped
+from fp_runtime.failpoint import FailpointRaised, arm, disarm
+
+N = 60
+POINTS = ("rtdl.before_publish", "rtdl.after_publish", "rtdl.after_checkpoint")
+
+
+@pytest.fixture(autouse=True)
+def _no_failpoints() -> Any:
+    yield
+    disarm()
+
+
+@pytest.fixture(scope="module")
+def lines(kit: Any) -> list[Out]:
+    """A world in which some context is late and some is missing for good."""
+    rng = random.Random(5)
+    feed = sample.Feed()
+    timed = []
+    for payment in kit.payments(N):
+        for ts_us, kind, payload in feed.parts(payment):
+            if kind is Kind.FLOW_ANCHOR and payment.number % 9 == 0:
+                continue
+            late_us = rng.choice((1_500_000, 4_000_000)) if kind is not Kind.AUTH_REQUEST and rng.random() < 0.2 else 0
+            timed.append((ts_us + late_us, kind.value, payment, payload))
+    timed.sort(key=lambda line: line[:2])
+    outs = []
+    for number, (ts_us, kind, payment, payload) in enumerate(timed):
+        event_id = sample.event_id_of(payment, Kind(kind))
+        outs.append(feed.event(Kind(kind), ts_us, payment.merchant_id, event_id, payload))
+        if kind == Kind.AUTH_REQUEST and payment.number % 4 == 0:
+            outs.append(feed.label(payment, ts_us, 3_000_000))
+        if number % 25 == 24:
+            outs += feed.marks(ts_us, topics.INGRESS) + feed.marks(ts_us + 3_000_000, (topics.LABELS,))
+    return outs + feed.marks(kit.end_us)
+
+
+@pytest.fixture(scope="module")
+def expected(kit: Any, lines: list[Out]) -> Any:
+    """What one member makes of everything at once."""
+    bus = kit.bus(lines)
+    kit.member(bus, kit.checkpoints(), sample.plan(kit.end_us)).turns()
+    return kit.distinct(kit.published(bus))
+
+
+def test_every_request_gets_one_snapshot_and_all_reasons_occur(kit: Any, expected: Any) -> None:
+    payloads = [orjson.loads(value)["payload"] for _, _, _, value in expected]
+    assert sorted(p["source_event"]["event_id"] for p in payloads) == sorted(p.request_id for p in kit.payments(N))
+    reasons = Counter(tuple(p["degrade_reasons"]) for p in payloads)
+    assert reasons.keys() == {(), ("JOIN_TIMEOUT",)}
+    assert min(reasons.values()) >= 5
+    assert any(orjson.loads(value)["payload"]["account_id"] is None for *_, value in expected)
+
+
+def interleaved(lines: list[Out], rng: random.Random) -> list[Out]:
+    """The same logs in another order of arrival: every partition keeps its own order."""
+    logs: dict[tuple[str, int], list[Out]] = {}
+    for out in lines:
+        logs.setdefault((out.topic, out.partition), []).append(out)
+    mixed = []
+    while logs:
+        place = rng.choice(list(logs))
+        take = rng.choice((1, 3, 40))
+        mixed += logs[place][:take]
+        logs[place] = logs[place][take:]
+        if not logs[place]:
+            del logs[place]
+    return mixed
+
+
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(seed=st.integers(0, 10_000), members=st.sampled_from([1, 2, 3]))
+def test_any_interleaving_batching_and_split_gives_equal_bytes(
+    kit: Any, lines: list[Out], expected: Any, seed: int, members: int
+) -> None:
+    rng = random.Random(seed)
+    bus, checkpoints = kit.bus(), kit.checkpoints()
+    plan = sample.plan(kit.end_us, members=members)
+    team = [kit.member(bus, checkpoints, plan, ordinal) for ordinal in range(members)]
+    mixed = interleaved(lines, rng)
+    while mixed:
+        take = rng.choice((1, 7, 90))
+        kit.write(bus, mixed[:take])
+        mixed = mixed[take:]
+        rng.choice(team).turns(rng.choice((0.0, 0.05, 0.6)))
+        if rng.random() < 0.1:
+            number = rng.randrange(members)  # restarted in the middle, from its last checkpoint
+            team[number] = kit.member(bus, checkpoints, plan, number)
+    for member in team:
+        member.turns()
+    assert kit.distinct(kit.published(bus)) == expected
+
+
+@pytest.mark.parametrize("point", POINTS)
+@pytest.mark.parametrize("hits", [1, 2, 3])
+def test_a_crash_at_a_failpoint_repeats_bytes_and_loses_nothing(
+    kit: Any, lines: list[Out], expected: Any, point: str, hits: int
+) -> None:
+    bus, checkpoints, plan = kit.bus(), kit.checkpoints(), sample.plan(kit.end_us)
+    member = kit.member(bus, checkpoints, plan)
+    arm(f"{point}:raise:{hits}")
+    crashed = 0
+    for start in range(0, len(lines), 60):
+        kit.write(bus, lines[start : start + 60])
+        try:
+            member.turns(0.6)
+        except FailpointRaised:
+            crashed += 1
+            member = kit.member(bus, checkpoints, plan)
+    member.turns()
+    assert crashed == 1
+    assert kit.distinct(kit.published(bus)) == expected
+
+
+def test_a_crash_after_publish_really_publishes_twice(kit: Any, lines: list[Out]) -> None:
+    bus, checkpoints, plan = kit.bus(lines), kit.checkpoints(), sample.plan(kit.end_us)
+    arm("rtdl.after_publish:raise:1")
+    with pytest.raises(FailpointRaised):
+        kit.member(bus, checkpoints, plan).turns()
+    once = len(kit.published(bus))
+    kit.member(bus, checkpoints, plan).turns()
+    assert once > 0
+    assert len(kit.published(bus)) == N + once
+
+
+def test_a_zombie_is_fenced_at_its_checkpoint_and_has_only_repeated(kit: Any, lines: list[Out], expected: Any) -> None:
+    bus, checkpoints, plan = kit.bus(), kit.checkpoints(), sample.plan(kit.end_us)
+    zombie = kit.member(bus, checkpoints, plan)
+    kit.write(bus, lines)
+    kit.member(bus, checkpoints, plan).turns()
+    with pytest.raises(Fenced):
+        zombie.turns()
+    assert kit.distinct(kit.published(bus)) == expected
+
+
+def test_spans_tile_each_partition_and_count_every_record(kit: Any, lines: list[Out]) -> None:
+    bus, checkpoints, plan = kit.bus(), kit.checkpoints(), sample.plan(kit.end_us)
+    for start in range(0, len(lines), 50):
+        kit.write(bus, lines[start : start + 50])
+        kit.member(bus, checkpoints, plan).turns(0.6)  # a new process each time
+    counts: Counter[str] = Counter()
+    at: Counter[tuple[str, int]] = Counter()
+    for checkpoint in checkpoints.saved:
+        for span in checkpoint.spans:
+            if span.topic != topics.LABELS:
+                assert span.first_offset == at[span.topic, span.partition]
+                at[span.topic, span.partition] = span.next_offset
+                counts.update(span.counts)
+    assert all(at[topic, part] == bus.span((topic, part))[1] for topic in topics.INGRESS for part in range(6))
+    assert counts["AUTH_REQUEST"] == N
+    assert counts["WATERMARK"] == sum(
+        unpack(out.header).kind is Kind.WATERMARK for out in lines if out.topic != topics.LABELS
+    )
+    assert sum(counts.values()) == sum(out.topic != topics.LABELS for out in lines)
+
+
+def test_labels_in_effect_after_the_window_stay_pending(kit: Any) -> None:
+    feed = sample.Feed()
+    (payment,) = kit.payments(1)
+    outs = sample.world(feed, [payment._replace(number=1)], kit.end_us)
+    outs.append(feed.label(payment, kit.end_us - 1, 1))
+    checkpoints = kit.checkpoints()
+    bus = kit.bus(outs + feed.marks(kit.end_us + 5, (topics.LABELS,)))
+    kit.member(bus, checkpoints, sample.plan(kit.end_us)).turns()
+    merged = sum(c.position.counts.get("labels", 0) for c in checkpoints.saved)
+    last = {c.part: c.position for c in checkpoints.saved}
+    assert merged == 0
+    assert sum(position.pending_labels for position in last.values()) == 1
+    assert all(position.bound_us == kit.end_us for position in last.values())
+
+
+def test_the_frontier_is_told_to_every_target_once_and_ends_at_the_window_end(kit: Any, lines: list[Out]) -> None:
+    bus = kit.bus(lines)
+    kit.member(bus, kit.checkpoints(), sample.plan(kit.end_us)).turns()
+    snapshots = Counter((r.partition, unpack(r.header).source) for r in kit.published(bus))
+    marks = [(r.partition, mark) for r in kit.published(bus, Kind.WATERMARK) for mark in unpack(r.header).marks]
+    last = {(part, mark.source): mark for part, mark in marks}
+    assert len(last) == 36
+    assert all(mark.frontier_us == kit.end_us for mark in last.values())
+    assert all(mark.last_seq == snapshots[place] for place, mark in last.items())
+    assert len(set(marks)) == len(marks)  # only what rose is told
+
+
+def test_a_watermark_never_passes_a_snapshot_that_follows_it(kit: Any, lines: list[Out]) -> None:
+    bus, plan = kit.bus(), sample.plan(kit.end_us)
+    member = kit.member(bus, kit.checkpoints(), plan)
+    for start in range(0, len(lines), 20):
+        kit.write(bus, lines[start : start + 20])
+        member.turns(0.05)
+    for part in range(6):
+        frontiers: dict[str, int] = {}
+        for record in bus.read((topics.RTDL, part), 0, bus.span((topics.RTDL, part))[1]):
+            header = unpack(record.header)
+            for mark in header.marks:
+                frontiers[mark.source] = max(frontiers.get(mark.source, NONE_TS), mark.frontier_us)
+            if header.kind is Kind.FEATURE_SNAPSHOT:
+                assert header.order_us >= frontiers.get(header.source, NONE_TS)
+
+
+def test_other_runs_and_canaries_are_skipped_and_counted(kit: Any, lines: list[Out], expected: Any) -> None:
+    foreign = sample.world(sample.Feed("platform_20250101T000000Z"), kit.payments(5), kit.end_us)
+    canary = Header(Kind.CANARY, sample.plan(0).tag, "ig-0", 0, 0)
+    outs = [*foreign, Out(topics.TRAFFIC, 0, b"", b"", pack(canary)), *lines]
+    bus, checkpoints = kit.bus(outs), kit.checkpoints()
+    kit.member(bus, checkpoints, sample.plan(kit.end_us)).turns()
+    counts: Counter[str] = Counter()
+    for checkpoint in checkpoints.saved:
+        for span in checkpoint.spans:
+            counts.update(span.counts if span.topic != topics.LABELS else {})
+    assert counts["OTHER_RUN"] == sum(out.topic != topics.LABELS for out in foreign)
+    assert counts["CANARY"] == 1
+    assert len(kit.published(bus)) == len(expected)
+
+
+def broken(out: Out) -> Out:
+    return out._replace(value=b"{")
+
+
+def test_a_broken_record_is_set_aside_and_the_rest_goes_on(kit: Any, lines: list[Out], expected: Any) -> None:
+    other = next(at for at, out in enumerate(lines) if unpack(out.header).kind is Kind.TRAFFIC_OTHER)
+    outs = [broken(out) if at == other else out for at, out in enumerate(lines)]
+    bus, checkpoints = kit.bus([Out(topics.TRAFFIC, 2, b"k", b"x", b"no header"), *outs]), kit.checkpoints()
+    kit.member(bus, checkpoints, sample.plan(kit.end_us)).turns()
+    aside = [item for checkpoint in checkpoints.saved for item in checkpoint.quarantined]
+    assert sorted(item.record.value for item in aside) == [b"x", b"{"]
+    assert {item.reason for item in aside} == {Quarantine.UNDECODABLE}
+    assert len(kit.published(bus)) == len(expected)
+    assert all(checkpoint.position.open_gaps == 0 for checkpoint in checkpoints.saved)
+
+
+def test_a_source_that_is_no_input_of_the_lane_is_set_aside(kit: Any, lines: list[Out]) -> None:
+    foreign = next(out for out in lines if out.topic == topics.TRAFFIC)
+    header = unpack(foreign.header)
+    forged = Header(header.kind, header.run_tag, "ig-9", header.seq, header.order_us, header.payload_hash)
+    checkpoints = kit.checkpoints()
+    bus = kit.bus([foreign._replace(header=pack(forged)), *lines])
+    kit.member(bus, checkpoints, sample.plan(kit.end_us)).turns()
+    assert [item.reason for c in checkpoints.saved for item in c.quarantined] == [Quarantine.CONTRACT_BROKEN]
+    assert len(kit.published(bus)) == N
+
+
+def test_twenty_broken_records_in_a_row_stop_the_lane(kit: Any) -> None:
+    noise = [Out(topics.ARRIVAL_EVENTS, 0, b"k", b"x", b"no header")] * 20
+    with pytest.raises(LaneStopped):
+        kit.member(kit.bus(noise), kit.checkpoints(), sample.plan(kit.end_us)).turns()
+
+
+def test_an_open_gap_holds_the_partition_and_is_told(kit: Any, lines: list[Out]) -> None:
+    lost = next(out for out in lines if out.topic == topics.FLOW_ANCHOR)
+    checkpoints = kit.checkpoints()
+    bus = kit.bus([out for out in lines if out is not lost])
+    kit.member(bus, checkpoints, sample.plan(kit.end_us)).turns()
+    last = {c.part: c.position for c in checkpoints.saved}
+    assert last[lost.partition].open_gaps == 1
+    assert last[lost.partition].bound_us < kit.end_us
+    kit.write(bus, [lost])  # the writer re-publishes: everything goes on
+    kit.member(bus, checkpoints, sample.plan(kit.end_us)).turns()
+    assert len(kit.published(bus)) == N
