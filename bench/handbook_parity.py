@@ -2,7 +2,8 @@
 
     python bench/handbook_parity.py <folder with transactions.parquet and features_golden.parquet> [--days N]
 
-Prints one JSON line. Exit code 1 when a value differs by more than 1e-6, payments of one account in the same second apart. Labels come as from an outside adjudicator: frauds only, in effect 7 days after the payment.
+Prints one JSON line. Exit code 1 when a value differs by more than 1e-6; two payments of one account in the same second
+are counted apart. Labels come as from an outside adjudicator: frauds only, in effect 7 days after the payment.
 """
 
 import argparse
@@ -14,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from fp_features import CORE_V1, AccountState, MerchantState, Payment
@@ -47,7 +49,7 @@ class Label(NamedTuple):
 def rows_of(path: Path) -> Iterator[Row]:
     """Payments in the order of the file, which is the order of time."""
     for batch in pq.ParquetFile(path).iter_batches(BATCH_ROWS, columns=COLUMNS):
-        times = batch.column("TX_DATETIME").cast("int64").to_pylist()
+        times = batch.column("TX_DATETIME").cast(pa.int64()).to_pylist()
         columns = [batch.column(name).to_pylist() for name in COLUMNS if name != "TX_DATETIME"]
         for time_ms, event_id, customer, terminal, amount, fraud in zip(times, *columns, strict=True):
             payment = Payment(time_ms * US_PER_MS, to_minor(amount), "CARD_PRESENT", str(terminal), str(customer))
