@@ -1,0 +1,228 @@
+"""Claims, facts and lane states in PostgreSQL (schema `ig`)."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+from fp_contracts.header import NONE_TS
+from fp_ig import journal
+from fp_ig.arrays import byteas, int8s, register, texts
+from fp_ig.claims import KIND_TOPIC, NO_SEQS, Attempt, Fact, Known, Lane, Numbered, Row, Stamp
+from fp_runtime.errors import Unavailable
+from fp_runtime.ownership import guard, raise_epoch
+from fp_runtime.postgres import Connection, Cursor, transaction
+
+_INSERT_LINES = f"""
+INSERT INTO ig.line (run_no, lane, lane_seq, class, principal, kind, seq, order_us, frontier_us, identity,
+                     payload_hash, reason)
+SELECT %s, lane::smallint, lane_seq, (CASE WHEN seq > 0 THEN 'A' WHEN reason = '' THEN 'D' ELSE 'Q' END)::"char",
+       principal::integer, kind::smallint, nullif(seq, 0), nullif(order_us, {NONE_TS}), nullif(frontier_us, {NONE_TS}),
+       nullif(identity, ''::bytea), payload_hash, nullif(reason, '')
+FROM unnest(%s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
+     AS t (lane, lane_seq, principal, kind, seq, order_us, frontier_us, identity, payload_hash, reason)
+ON CONFLICT (identity) WHERE class = 'A' DO NOTHING
+"""
+
+
+class _Claimed(Exception):
+    """An identity of this claim is claimed already: roll back."""
+
+
+_RUN = ("INSERT INTO ig.run (run) VALUES (%s) ON CONFLICT DO NOTHING", "SELECT run_no FROM ig.run WHERE run = %s")
+_PRINCIPAL = (
+    "INSERT INTO ig.principal (name) VALUES (%s) ON CONFLICT DO NOTHING",
+    "SELECT no FROM ig.principal WHERE name = %s",
+)
+
+
+def _number(cur: Cursor, statements: tuple[str, str], name: str) -> int:
+    """The number that stands for a name; given at its first use."""
+    insert, select = statements
+    found = cur.execute(select, (name,)).fetchone()
+    if found is None:
+        cur.execute(insert, (name,))
+        found = cur.execute(select, (name,)).fetchone()
+    assert found is not None
+    return int(found[0])
+
+
+class PgStore:
+    """service.Store on PostgreSQL. Reconnects after an outage; the epoch stays the one raised at the start."""
+
+    def __init__(
+        self, connect: Callable[[], Connection], run: str, stamp: Stamp, lanes: Sequence[int], owner: str
+    ) -> None:
+        """Become the writer of these lanes; earlier owners are fenced. Raises Unavailable."""
+        self._connect = connect
+        self._stamp = stamp
+        self._scope = f"{run}|ig|{stamp.writer}"
+        self._principals: dict[str, int] = {}
+        self._conn = self._open()
+        with self._reading() as cur:
+            self._run_no = _number(cur, _RUN, run)
+        self._epoch = raise_epoch(self._conn, self._scope, owner)
+        with self._writing() as cur:
+            cur.executemany(
+                "INSERT INTO ig.lane (run_no, lane, writer, last_lane_seq, floor_us, last_seqs)"
+                " VALUES (%s, %s, %s, 0, %s, %s) ON CONFLICT DO NOTHING",
+                [(self._run_no, lane, stamp.writer, NONE_TS, list(NO_SEQS)) for lane in lanes],
+            )
+
+    def _open(self) -> Connection:
+        conn = self._connect()
+        register(conn)
+        return conn
+
+    def close(self) -> None:
+        """Let go of the connection."""
+        self._conn.close()
+
+    @contextmanager
+    def _reading(self) -> Iterator[Cursor]:
+        if self._conn.closed:
+            self._conn = self._open()
+        with transaction(self._conn) as cur:
+            yield cur
+
+    @contextmanager
+    def _writing(self) -> Iterator[Cursor]:
+        """A transaction that only the current owner may commit."""
+        with self._reading() as cur:
+            guard(cur, self._scope, self._epoch)
+            yield cur
+
+    def lanes(self) -> list[Lane]:
+        """See service.Store; the row locks wait for a claim in doubt."""
+        with self._writing() as cur:
+            cur.execute(
+                "SELECT lane, last_lane_seq, floor_us, last_seqs FROM ig.lane WHERE run_no = %s AND writer = %s"
+                " ORDER BY lane FOR UPDATE",
+                (self._run_no, self._stamp.writer),
+            )
+            return [Lane(lane, last, floor_us, tuple(seqs)) for lane, last, floor_us, seqs in cur]
+
+    def claim(self, parts: Sequence[Numbered]) -> bool:
+        """See service.Store. Unavailable when a lane is not where this process left it."""
+        try:
+            with self._writing() as cur:
+                self._move_lanes(cur, parts)
+                self._insert_lines(cur, [row for part in parts for row in part.rows])
+                self._insert_bytes(cur, parts)
+        except _Claimed:
+            return False
+        return True
+
+    def _move_lanes(self, cur: Cursor, parts: Sequence[Numbered]) -> None:
+        for part in parts:
+            after, before = part.after, part.before
+            cur.execute(
+                "UPDATE ig.lane SET last_lane_seq = %s, floor_us = %s, last_seqs = %s"
+                " WHERE run_no = %s AND lane = %s AND last_lane_seq = %s AND floor_us = %s",
+                (after.last_lane_seq, after.floor_us, list(after.last_seqs), self._run_no, after.number,
+                 before.last_lane_seq, before.floor_us),
+            )  # fmt: skip
+            if cur.rowcount != 1:
+                raise Unavailable(f"lane {after.number} moved on: an earlier claim came through after all")
+
+    def _insert_lines(self, cur: Cursor, rows: Sequence[Row]) -> None:
+        if not rows:
+            return
+        lane, lane_seq, _, reason, principal, kind, seq, order_us, frontier_us, identity, digest = zip(
+            *rows, strict=True
+        )
+        cur.execute(
+            _INSERT_LINES,
+            (self._run_no, int8s(lane), int8s(lane_seq), int8s(principal), int8s(kind), int8s(seq), int8s(order_us),
+             int8s(frontier_us), byteas(identity), byteas(digest), texts([code or "" for code in reason])),
+        )  # fmt: skip
+        if cur.rowcount != len(rows):
+            raise _Claimed
+
+    def _insert_bytes(self, cur: Cursor, parts: Sequence[Numbered]) -> None:
+        bodies = [
+            (self._run_no, part.after.number, part.before.last_lane_seq + 1, part.after.last_lane_seq,
+             len(part.admitted), journal.packed([line.raw for _, line in part.admitted]))
+            for part in parts if part.admitted
+        ]  # fmt: skip
+        aside = [
+            (self._run_no, row.lane, row.lane_seq, row.reason, sha256, raw)
+            for part in parts for row, sha256, raw in part.aside
+        ]  # fmt: skip
+        for body in bodies:
+            cur.execute(
+                "INSERT INTO ig.journal (run_no, lane, first_lane_seq, last_lane_seq, n, body)"
+                " VALUES (%s, %s, %s, %s, %s, %b)",
+                body,
+            )
+        for line in aside:
+            cur.execute(
+                "INSERT INTO ig.quarantined (run_no, lane, lane_seq, reason, sha256, body)"
+                " VALUES (%s, %s, %s, %s, %b, %b)",
+                line,
+            )
+
+    def known(self, identities: Sequence[bytes]) -> dict[bytes, Known]:
+        """See service.Store."""
+        with self._reading() as cur:
+            cur.execute(
+                "SELECT identity, payload_hash, principal FROM ig.line WHERE class = 'A' AND identity = ANY(%s)",
+                (byteas(identities),),
+            )
+            return {identity: Known(digest, principal) for identity, digest, principal in cur}
+
+    def rows(self, lane: int, first_seq: int, last_seq: int) -> list[Row]:
+        """See service.Store."""
+        with self._reading() as cur:
+            cur.execute(
+                f"SELECT {journal.ROW} FROM ig.line WHERE run_no = %s AND lane = %s AND lane_seq BETWEEN %s AND %s"
+                " ORDER BY lane_seq",
+                (self._run_no, lane, first_seq, last_seq),
+            )
+            return [journal.row_of(values) for values in cur]
+
+    def principal(self, name: str) -> int:
+        """See service.Store."""
+        if name not in self._principals:
+            with self._reading() as cur:
+                self._principals[name] = _number(cur, _PRINCIPAL, name)
+        return self._principals[name]
+
+    def record(self, facts: Sequence[Fact]) -> None:
+        """See service.Store."""
+        lane, topic, first_seq, first_offset, n, how = zip(*facts, strict=True)
+        with self._writing() as cur:
+            cur.execute(
+                "INSERT INTO ig.fact (run_no, lane, topic, first_seq, first_offset, n, how)"
+                ' SELECT %s, lane::smallint, topic::smallint, first_seq, first_offset, n, how::"char"'
+                " FROM unnest(%s, %s, %s, %s, %s, %s) AS t (lane, topic, first_seq, first_offset, n, how)",
+                (self._run_no, int8s(lane), int8s(topic), int8s(first_seq), int8s(first_offset), int8s(n), texts(how)),
+            )
+
+    def note_unknown(self, attempts: Sequence[Attempt]) -> None:
+        """See service.Store."""
+        with self._writing() as cur:
+            cur.executemany(
+                "INSERT INTO ig.unknown (run_no, lane, topic, seq) VALUES (%s, %s, %s, %s) ON CONFLICT DO NOTHING",
+                [(self._run_no, one.lane, one.topic, one.seq) for one in attempts],
+            )
+
+    def high_water(self, lane: int, topic: int, before_seq: int) -> int | None:
+        """See service.Store: only facts published in order bound a later record from below."""
+        with self._reading() as cur:
+            found = cur.execute(
+                "SELECT max(first_offset + n) FROM ig.fact"
+                " WHERE run_no = %s AND lane = %s AND topic = %s AND first_seq < %s AND how = 'P'",
+                (self._run_no, lane, topic, before_seq),
+            ).fetchone()
+        return None if found is None or found[0] is None else int(found[0])
+
+    def open_claims(self, lane: Lane) -> list[Attempt]:
+        """See service.Store; looks at the claims only where the facts leave a gap."""
+        with self._reading() as cur:
+            missing = journal.missing_seqs(cur, self._run_no, lane)
+            if not missing:
+                return []
+            lines = journal.claimed_lines(self._conn, self._run_no, lane.number)
+            return [
+                journal.attempt_of(self._stamp, row, raw)
+                for row, raw in lines if row.seq in missing.get(KIND_TOPIC[row.kind], ())
+            ]  # fmt: skip

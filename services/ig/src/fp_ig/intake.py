@@ -1,0 +1,114 @@
+"""Batches between the HTTP side and the writer: bounded, in order per lane, answered once."""
+
+import threading
+from collections import deque
+from collections.abc import Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from fp_ig.domain import Admissible, Quarantined
+
+MAX_WAITING = 64
+MAX_GROUP = 16
+
+
+class Code(StrEnum):
+    """Stable codes of problem answers (RFC 9457); those of credentials are tokens.Refusal."""
+
+    NO_OPEN_RUN = "NO_OPEN_RUN"
+    LANE_NOT_HERE = "LANE_NOT_HERE"
+    LANE_SEQ_GAP = "LANE_SEQ_GAP"
+    LANE_SEQ_REUSED = "LANE_SEQ_REUSED"
+    BODY_OVER_LIMIT = "BODY_OVER_LIMIT"
+    BATCH_OVER_LIMIT = "BATCH_OVER_LIMIT"
+    BAD_REQUEST = "BAD_REQUEST"
+    OVERLOADED = "OVERLOADED"
+    STORE_UNAVAILABLE = "STORE_UNAVAILABLE"
+    BUS_UNAVAILABLE = "BUS_UNAVAILABLE"
+    UNRESOLVED = "UNRESOLVED"
+    NOT_CLAIMED = "NOT_CLAIMED"
+    LIVE_NOT_OPEN = "LIVE_NOT_OPEN"
+    NOT_FOUND = "NOT_FOUND"
+    METHOD_NOT_ALLOWED = "METHOD_NOT_ALLOWED"
+    FAILED = "FAILED"
+
+
+@dataclass(frozen=True, slots=True)
+class Classes:
+    """200: every line has its first class, in line order: [class, receipt id or reason]."""
+
+    classes: Sequence[tuple[str, str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Unknown:
+    """202: claimed, and not yet known to be published: send the same batch again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """4xx or 5xx: nothing was claimed by this request."""
+
+    status: int
+    code: str
+    detail: str
+    retry_after_s: int | None = None
+
+
+Answer = Classes | Unknown | Problem
+
+
+@dataclass(slots=True, eq=False)
+class Batch:
+    """Lines first_seq, first_seq + 1, … of a lane under one principal; none = a watermark round."""
+
+    lane: int
+    first_seq: int
+    lines: Sequence[Admissible | Quarantined]
+    frontier_us: int
+    principal: str
+    answer: "Future[Answer]" = field(default_factory=Future)
+
+
+class Intake:
+    """Waiting batches. `offer` from any thread, `take` from the writer's."""
+
+    def __init__(self, max_waiting: int = MAX_WAITING) -> None:
+        self._max_waiting = max_waiting
+        self._waiting: deque[Batch] = deque()
+        self._changed = threading.Condition()
+
+    def offer(self, batch: Batch) -> bool:
+        """Queue a batch; False when too many wait."""
+        with self._changed:
+            if len(self._waiting) >= self._max_waiting:
+                return False
+            self._waiting.append(batch)
+            self._changed.notify()
+            return True
+
+    def take(self, timeout_s: float, limit: int = MAX_GROUP) -> list[Batch]:
+        """Up to `limit` batches of different lanes, oldest first; waits only for the first one.
+
+        Each is begun: from here its sender can no longer withdraw it.
+        """
+        with self._changed:
+            self._changed.wait_for(lambda: bool(self._waiting), timeout_s)
+            taken: dict[int, Batch] = {}
+            rest: deque[Batch] = deque()
+            for batch in self._waiting:
+                if batch.lane in taken or len(taken) == limit:
+                    rest.append(batch)
+                elif batch.answer.set_running_or_notify_cancel():
+                    taken[batch.lane] = batch
+            self._waiting = rest
+            return list(taken.values())
+
+    def refuse_all(self, problem: Problem) -> None:
+        """Answer everything that waits: the run is over."""
+        with self._changed:
+            for batch in self._waiting:
+                if batch.answer.set_running_or_notify_cancel():
+                    batch.answer.set_result(problem)
+            self._waiting.clear()
