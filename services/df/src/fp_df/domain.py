@@ -116,7 +116,9 @@ def fingerprint(decision: Decision) -> str:
     )
 
 
-def decided_link(run: str, chain: str, chain_seq: int, prev_hash: str, decision: Decision) -> AuditRecord:
+def decided_link(
+    run: str, chain: str, chain_seq: int, prev_hash: str, decision: Decision, content_fingerprint: str
+) -> AuditRecord:
     """The DECIDED audit record of a decision."""
     fields = {
         "kind": "DECIDED",
@@ -126,7 +128,7 @@ def decided_link(run: str, chain: str, chain_seq: int, prev_hash: str, decision:
         "snapshot_hash": decision.snapshot_hash,
         "policy_rev": decision.policy_rev,
         "bundle_ref": decision.bundle_ref,
-        "content_fingerprint": fingerprint(decision),
+        "content_fingerprint": content_fingerprint,
     }
     return audit.link(run, chain, chain_seq, prev_hash, fields)
 

@@ -85,9 +85,12 @@ class PartitionMerge:
         """The lowest order_ts (µs) that may still come: the least frontier of all inputs."""
         return min(track.frontier_us for track in self._tracks.values())
 
-    def take(self, limit: int | None = None) -> list[Head]:
-        """Release the records below the bound, in the one order; at most `limit`, the rest by the next call."""
-        bound = self.bound()
+    def take(self, limit: int | None = None, below_us: int | None = None) -> list[Head]:
+        """Release the records below the bound, in the one order; at most `limit`, the rest by the next call.
+
+        `below_us` holds the merge there, whatever the bound (a switch that is not announced yet).
+        """
+        bound = self.bound() if below_us is None else min(self.bound(), below_us)
         pending = self._pending
         pending.sort()
         cut = bisect_left(pending, (bound,))

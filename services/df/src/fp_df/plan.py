@@ -1,0 +1,61 @@
+"""What df takes from a run's header: pins, policies with their switch times, members, start offsets. Pure."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from fp_contracts import topics
+from fp_contracts.header import NONE_TS
+from fp_contracts.ids import run_tag
+from fp_contracts.records import Pins
+from fp_contracts.runconfig import RunHeader
+from fp_contracts.services import owned_partitions
+from fp_df.domain import Switch
+from fp_df.policy import Policy
+from fp_runtime.errors import UserError
+from fp_runtime.eventtime.merge import InputKey
+
+STAGE, STATE_STAGE, ACTIONS_STAGE = "df", "df.state", "actions"
+PARTITIONS = topics.TOPICS[topics.RTDL].partitions
+INPUTS = tuple(InputKey(topics.RTDL, f"rtdl:{part}") for part in range(topics.LANES))
+
+
+@dataclass(frozen=True, slots=True)
+class RunPlan:
+    """One run as df works on it. Times in µs."""
+
+    pins: Pins
+    tag: bytes
+    switches: tuple[Switch, ...]
+    starts: Mapping[int, int]
+    members: Mapping[str, int]
+    window_end_us: int
+
+    @property
+    def run(self) -> str:
+        """The platform_run_id."""
+        return self.pins.platform_run_id
+
+    def owned(self, stage: str, ordinal: int) -> tuple[int, ...]:
+        """rtdl partitions of a member of a stage."""
+        return owned_partitions(ordinal, self.members.get(stage, 1), PARTITIONS)
+
+
+def plan_of(header: RunHeader, known: Mapping[str, tuple[Policy, str]]) -> RunPlan:
+    """The plan of a run; UserError when it pins a policy that this build does not have, byte for byte."""
+    config = header.config
+    for rev, digest in config.policies.items():
+        if rev not in known or known[rev][1] != digest:
+            raise UserError(f"policy {rev}", "not the one of this build", "pin a revision by its digest")
+    pins = Pins(
+        header.platform_run_id, header.scenario_run_id, config.manifest_fingerprint, header.run_config_digest
+    )  # fmt: skip
+    initial = Switch(NONE_TS, known[config.policy_initial][0])
+    later = (Switch(switch.effective_us, known[switch.policy_rev][0]) for switch in config.policy_switches)
+    return RunPlan(
+        pins=pins,
+        tag=run_tag(header.platform_run_id),
+        switches=(initial, *later),
+        starts=header.starts(topics.RTDL),
+        members=config.members,
+        window_end_us=config.windows[-1].end_us,
+    )

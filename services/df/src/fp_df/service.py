@@ -1,0 +1,141 @@
+"""The loop of one df member: poll, merge, decide, commit, publish, checkpoint. Truth stage: commit, then publish."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
+
+from fp_contracts import topics
+from fp_contracts.header import NONE_TS
+from fp_df.domain import Switch
+from fp_df.partition import Batch, Partition, StateMark, Truth
+from fp_df.plan import RunPlan
+from fp_runtime import outbox
+from fp_runtime.bus import Consumer, Producer
+from fp_runtime.errors import Unavailable
+from fp_runtime.failpoint import Failpoint, hit
+from fp_runtime.outbox import Published, Queued
+
+POLL_S = 0.005
+BATCH = 500
+DECIDE_LIMIT = 250
+CHECKPOINT_S = 1.0
+
+
+class Store(Protocol):
+    """Where truth and checkpoints live. Every method raises Unavailable; `commit` and `save` also Fenced."""
+
+    def own(self, parts: Sequence[int]) -> None:
+        """Become the one owner of these partitions."""
+        ...
+
+    def load(self, part: int) -> tuple[Truth, StateMark | None, Mapping[str, bytes]]:
+        """Truth progress, state checkpoint (None before the first) and account states of a partition."""
+        ...
+
+    def unpublished(self, part: int) -> list[Queued]:
+        """Committed records of a partition without a publish fact, in order."""
+        ...
+
+    def commit(self, batches: Sequence[Batch]) -> None:
+        """All effects and progress in one transaction."""
+        ...
+
+    def record_facts(self, published: Sequence[Published]) -> None:
+        """Where committed records were acknowledged."""
+        ...
+
+    def save(self, saved: Mapping[int, tuple[StateMark, int, Mapping[str, bytes]]]) -> None:
+        """State checkpoints of all partitions in one transaction."""
+        ...
+
+
+class Decider:
+    """One member's partitions of one run. `announced(rev, effective_us)` tells whether a switch may take effect."""
+
+    def __init__(
+        self,
+        plan: RunPlan,
+        parts: Sequence[int],
+        store: Store,
+        consumer: Consumer,
+        producer: Producer,
+        announced: Callable[[Switch], bool],
+        clock: Callable[[], float],
+    ) -> None:
+        self._plan = plan
+        self._store = store
+        self._consumer = consumer
+        self._producer = producer
+        self._announced = announced
+        self._clock = clock
+        store.own(parts)
+        for part in parts:
+            self._publish(store.unpublished(part))
+        self.partitions = {part: Partition(plan, part, *store.load(part)) for part in parts}
+        consumer.assign({(topics.RTDL, part): p.start for part, p in self.partitions.items()})
+        self._saved_at = clock()
+
+    def turn(self) -> int:
+        """One turn; the number of records read."""
+        records = self._consumer.poll(BATCH, POLL_S)
+        for record in records:
+            self.partitions[record.partition].take(record)
+        hold_us = self._held_at()
+        for partition in self.partitions.values():
+            partition.advance(DECIDE_LIMIT, hold_us)
+        self._commit()
+        if self._clock() - self._saved_at >= CHECKPOINT_S:
+            self.checkpoint()
+        return len(records)
+
+    def _held_at(self) -> int | None:
+        """The event time of the first pinned switch that is not announced yet: the merge stops there."""
+        for switch in self._plan.switches:
+            if switch.effective_us != NONE_TS and not self._announced(switch):
+                return switch.effective_us
+        return None
+
+    def _commit(self) -> None:
+        drained = (partition.drain() for partition in self.partitions.values())
+        batches = [batch for batch in drained if batch is not None]
+        if not batches:
+            return
+        hit(Failpoint.DF_BEFORE_COMMIT)
+        self._store.commit(batches)
+        hit(Failpoint.DF_AFTER_COMMIT)
+        self._publish([queued for batch in batches for queued in batch.queued])
+
+    def _publish(self, queued: Sequence[Queued]) -> None:
+        if not queued:
+            return
+        deliveries = self._producer.publish([item.out for item in queued])
+        hit(Failpoint.DF_AFTER_PUBLISH)
+        published = outbox.acknowledged(queued, deliveries)
+        self._store.record_facts(published)
+        if len(published) != len(queued):
+            raise Unavailable(f"{len(queued) - len(published)} of {len(queued)} records not acknowledged")
+
+    def checkpoint(self) -> None:
+        """Save the account states that changed; derived, so it only shortens the next start."""
+        saved = {}
+        for part, partition in self.partitions.items():
+            mark = partition.checkpoint()
+            if mark is not None:
+                saved[part] = mark
+        if saved:
+            self._store.save(saved)
+            self._consumer.commit({(topics.RTDL, part): mark[0].resume_offset for part, mark in saved.items()})
+        self._saved_at = self._clock()
+
+    def metrics(self) -> dict[str, int]:
+        """Numbers for the heartbeat; read from the control thread."""
+        partitions = tuple(self.partitions.values())
+        counts = {f"action_{action.lower()}": 0 for action in ("ALLOW", "STEP_UP", "REVIEW", "BLOCK")}
+        for partition in partitions:
+            for action, n in tuple(partition.counts.items()):
+                counts[f"action_{action.lower()}"] += n
+        return {
+            **counts,
+            "decided": sum(counts.values()),
+            "waiting": sum(partition.waiting() for partition in partitions),
+            "watermark_us": min(partition.horizon_us() for partition in partitions),
+        }
