@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import orjson
 
 from fp_contracts import topics
-from fp_contracts.downstream import AuditRecord, Decision, FeatureSnapshot, Offset
+from fp_contracts.downstream import AuditRecord, CaseTrigger, Decision, FeatureSnapshot, Offset
 from fp_contracts.header import NONE_TS, Header, HeaderError, Kind, unpack
 from fp_contracts.reasons import Quarantine
 from fp_contracts.records import RecordError, read_derived
@@ -184,9 +184,7 @@ class Partition:
         decision = domain.make_decision(self._plan.run, snapshot, at, payment, account, policy)
         self._record(decision, domain.trigger_of(self._plan.run, decision, policy), head.order_us, traceparent)
 
-    def _record(
-        self, decision: Decision, trigger: domain.CaseTrigger | None, order_us: int, trace: bytes | None
-    ) -> None:
+    def _record(self, decision: Decision, trigger: CaseTrigger | None, order_us: int, trace: bytes | None) -> None:
         write, batch = self._writer.write, self._batch
         key = decision.account_id or decision.flow_id
         chain = f"DECIDED:{self.part}"
