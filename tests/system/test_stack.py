@@ -48,7 +48,7 @@ def state_folder() -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def home() -> Iterator[Path]:
-    """The state folder of this module's stack. Each test begins with `own_up`, which repairs what the last one broke."""
+    """The state folder of this module's stack; each test begins with `own_up`, which repairs what the last broke."""
     with state_folder() as path:
         yield path
 
@@ -140,8 +140,8 @@ def test_strangers_are_refused(home: Path) -> None:
 
 def test_killed_servers_come_back_with_what_they_had_acknowledged(home: Path) -> None:
     addresses = own_up(home)
-    create_topic(addresses.kafka_bootstrap, "t")
-    assert produce(addresses.kafka_bootstrap, "t", b"before") == 0
+    create_topic(addresses.kafka_bootstrap, "kept")
+    assert produce(addresses.kafka_bootstrap, "kept", b"before") == 0
     with psycopg.connect(addresses.pg_dsn) as connection:
         connection.execute("CREATE TABLE kept (n int)")
         connection.execute("INSERT INTO kept VALUES (7)")
@@ -158,7 +158,7 @@ def test_killed_servers_come_back_with_what_they_had_acknowledged(home: Path) ->
     with psycopg.connect(addresses.pg_dsn) as connection:
         assert connection.execute("SELECT n FROM kept").fetchall() == [(7,)]
     until(lambda: answers(probe_kafka, addresses.kafka_bootstrap), 40, "Kafka answers again")
-    assert produce(addresses.kafka_bootstrap, "t", b"after") == 1
+    assert produce(addresses.kafka_bootstrap, "kept", b"after") == 1
     with redis.Redis.from_url(addresses.redis_url) as client:
         assert client.get("kept") == b"yes"
 

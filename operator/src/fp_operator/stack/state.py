@@ -96,12 +96,17 @@ class StateFolder:
 
 def choose_ports(names: Iterable[str], taken: Iterable[int] = ()) -> dict[str, int]:
     """A different free loopback port for each name."""
-    used, chosen = set(taken), {}
-    for name in names:
-        candidates = (p for p in random.SystemRandom().sample(_PORTS, 200) if p not in used and is_free(p))
-        chosen[name] = next(candidates)
-        used.add(chosen[name])
-    return chosen
+    used = set(taken)
+    shuffled = random.SystemRandom().sample(_PORTS, len(_PORTS))
+    free = (port for port in shuffled if port not in used and is_free(port))
+    try:
+        return {name: next(free) for name in names}
+    except StopIteration as error:
+        raise UserError(
+            "cannot start the stack",
+            f"no port from {_PORTS.start} to {_PORTS.stop - 1} is free",
+            "end what listens there",
+        ) from error
 
 
 def is_free(port: int) -> bool:
