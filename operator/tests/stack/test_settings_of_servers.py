@@ -25,10 +25,9 @@ def test_the_broker_listens_on_loopback_only_and_comes_back_fast() -> None:
 
 
 def test_the_broker_runs_small_and_its_class_path_is_in_the_order_of_the_jars() -> None:
-    java = Java(Path("/j/bin/java"), "17.0.1")
-    command = Distribution(java, (Path("/c/a.jar"), Path("/c/b.jar")), Path("/c")).command(
-        "kafka.Kafka", "x.properties"
-    )
+    jars = (Path("/c/a.jar"), Path("/c/b.jar"))
+    broker = Distribution(Java(Path("/j/bin/java"), "17.0.1"), jars, Path("/c"))
+    command = broker.command("kafka.Kafka", "x.properties")
     assert {"-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xmx256m"} <= set(command)
     assert command[-4:] == ("-cp", "/c/a.jar:/c/b.jar", "kafka.Kafka", "x.properties")
 
