@@ -1,0 +1,88 @@
+"""One df member over a run: builds the decider, turns until the run is over, reports switches to the control thread."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from fp_contracts.control import PolicySwitched
+from fp_contracts.fold import RunState
+from fp_df.adapters import PgStore
+from fp_df.catalogue import Catalogue
+from fp_df.domain import Switch
+from fp_df.plan import STAGE, RunPlan, plan_of
+from fp_df.service import Decider
+from fp_df.settings import DfSettings
+from fp_runtime.bus import FetchProfile
+from fp_runtime.controllog import Event
+from fp_runtime.kafka import open_consumer, open_producer
+from fp_runtime.participant import Participant
+from fp_runtime.postgres import connect
+from fp_runtime.process import Process
+
+
+@dataclass(slots=True)
+class Shared:
+    """What the data loop lets the control thread see."""
+
+    decider: Decider | None = None
+    plan: RunPlan | None = None
+    reported: set[tuple[int, int]] = field(default_factory=set)
+
+    def metrics(self) -> dict[str, int]:
+        """Numbers for the heartbeat."""
+        return {} if self.decider is None else self.decider.metrics()
+
+    def react(self, _: RunState) -> Sequence[Event]:
+        """policy_switched for every partition whose frontier passed a pinned switch."""
+        decider, plan = self.decider, self.plan
+        if decider is None or plan is None:
+            return ()
+        events: list[Event] = []
+        for part, partition in decider.partitions.items():
+            for position, n in tuple(partition.switched.items()):
+                if (part, position) not in self.reported:
+                    self.reported.add((part, position))
+                    switch = plan.switches[position]
+                    event = PolicySwitched(
+                        policy_rev=switch.policy.policy_rev, effective_us=switch.effective_us, partition=part,
+                        merged_n=n,
+                    )  # fmt: skip
+                    events.append((event, (str(part), str(switch.effective_us))))
+        return events
+
+
+def announced(participant: Participant) -> Callable[[Switch], bool]:
+    """Whether a switch was announced on the control log: the merge is held at it until then."""
+
+    def check(switch: Switch) -> bool:
+        state = participant.state()
+        return state is not None and any(
+            event.policy_rev == switch.policy.policy_rev and event.effective_us == switch.effective_us
+            for event in state.policies
+        )
+
+    return check
+
+
+def serve(settings: DfSettings, catalogue: Catalogue, shared: Shared, process: Process, state: RunState) -> None:
+    """Work on one run until it is over or the process is asked to stop."""
+    assert state.header is not None
+    plan = plan_of(state.header, catalogue)
+    conn = connect(settings.pg_dsn, f"{settings.instance}/data")
+    consumer = open_consumer(settings, "fp.df", fetch=FetchProfile.LOW_LATENCY)
+    producer = open_producer(settings)
+    try:
+        decider = Decider(
+            plan, plan.owned(STAGE, settings.ordinal), PgStore(conn, plan.run, settings.instance), consumer, producer,
+            announced(process.participant), time.monotonic,
+        )  # fmt: skip
+        shared.plan, shared.decider, shared.reported = plan, decider, set()
+        while not process.stopping() and not process.participant.run_over():
+            process.turn()
+            decider.turn()
+        decider.checkpoint()
+    finally:
+        shared.decider = None
+        consumer.close()
+        producer.close()
+        conn.close()
