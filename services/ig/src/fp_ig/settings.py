@@ -14,4 +14,4 @@ class IgSettings(RuntimeSettings):
     ig_url: str = Field("http://127.0.0.1:8080", description="Address at which producers reach this gateway")
     http_deadline_s: float = Field(2.0, gt=0, description="How long a request waits for its classes before 202, s")
     max_waiting: int = Field(64, ge=1, description="Batches that may wait for the writer before 429")
-    delivery_timeout_s: float = Field(30.0, gt=0, description="How long a publish is tried before it is unknown, s")
+    delivery_timeout_s: float = Field(8.0, gt=0, description="How long a publish is tried before it is unknown, s")

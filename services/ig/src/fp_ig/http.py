@@ -1,0 +1,215 @@
+"""The ingest endpoint: credentials, limits, lines; every error is problem+json with a stable code (RFC 9457)."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from fp_contracts.envelope import BATCH_LIMIT, BODY_LIMIT
+from fp_ig.domain import Admission
+from fp_ig.intake import Answer, Batch, Classes, Code, Intake, Problem, Unknown
+from fp_ig.openapi import DOCUMENT
+from fp_runtime.health import Health
+from fp_runtime.tokens import Claims, Refusal, TokenRefused, authorize
+
+HARD_LIMIT = 4 * BODY_LIMIT  # bytes read at most, to tell one endless line from a batch that can be split
+_JSON = "application/json"
+_TITLES = {
+    400: "Bad request", 401: "Not authenticated", 403: "Not allowed", 404: "Not found", 405: "Method not allowed",
+    409: "Conflict", 413: "Too large", 421: "Misdirected", 429: "Overloaded", 500: "Failed", 501: "Not open",
+    503: "Unavailable",
+}  # fmt: skip
+
+
+class Refused(Exception):
+    """The request gets this problem."""
+
+    def __init__(self, problem: Problem) -> None:
+        super().__init__(problem.detail)
+        self.problem = problem
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """The open run as the endpoint needs it."""
+
+    run: str
+    admission: Admission
+    intake: Intake
+
+
+class Door:
+    """What the HTTP side shares with the main thread: the session of the open run, None while there is none."""
+
+    def __init__(self, keys: Mapping[str, bytes], health: Health, deadline_s: float) -> None:
+        self.keys = keys
+        self.health = health
+        self.deadline_s = deadline_s
+        self.session: Session | None = None
+
+
+def build(door: Door) -> Starlette:
+    """The ASGI application of one gateway."""
+
+    async def events(request: Request) -> Response:
+        return await _events(door, request)
+
+    async def livez(_: Request) -> Response:
+        return _json(200 if door.health.alive() else 503, door.health.snapshot())
+
+    async def readyz(_: Request) -> Response:
+        return _json(200 if door.health.ready() else 503, door.health.snapshot())
+
+    async def openapi(_: Request) -> Response:
+        return _json(200, DOCUMENT)
+
+    return Starlette(
+        routes=[
+            Route("/v1/events", events, methods=["POST"]),
+            Route("/livez", livez),
+            Route("/readyz", readyz),
+            Route("/openapi.json", openapi),
+        ],
+        exception_handlers={Refused: _on_refused, HTTPException: _on_http, Exception: _on_failure},
+    )
+
+
+async def _events(door: Door, request: Request) -> Response:
+    session = door.session
+    if session is None:
+        raise Refused(Problem(503, Code.NO_OPEN_RUN, "no run is open here", retry_after_s=1))
+    claims = _authorized(door, session, request)
+    body = await _body(request)
+    lines = _lines(body)
+    if "fp-lane" not in request.headers:
+        if not lines:
+            return _json(200, {"classes": []})  # a credential check that changes nothing
+        raise Refused(
+            Problem(501, Code.LIVE_NOT_OPEN, "events without Fp-Lane are live traffic, which is not open yet")
+        )
+    lane = _number(request, "fp-lane")
+    read, classes = session.admission.read, frozenset(claims.classes)
+    batch = Batch(
+        lane,
+        _number(request, "fp-lane-seq", minimum=1) if lines else 0,
+        [read(line, lane, classes) for line in lines],
+        _number(request, "fp-frontier"),
+        claims.sub,
+    )
+    if not session.intake.offer(batch):
+        raise Refused(Problem(429, Code.OVERLOADED, "too many batches wait", retry_after_s=1))
+    return _answered(await _wait(batch, door.deadline_s))
+
+
+def _authorized(door: Door, session: Session, request: Request) -> Claims:
+    try:
+        claims = authorize(door.keys, request.headers.get("authorization"), session.run, time.time_ns() // 1_000)
+        if request.headers.get("fp-run", session.run) != session.run:
+            raise TokenRefused(Refusal.OTHER_RUN)
+    except TokenRefused as refused:
+        raise Refused(Problem(refused.status, refused.refusal, "this credential is not accepted here")) from refused
+    return claims
+
+
+async def _body(request: Request) -> bytes:
+    """The whole body, read no further than it may be answered."""
+    chunks, size = [], 0
+    try:
+        async for chunk in _chunks(request):
+            chunks.append(chunk)
+            size += len(chunk)
+            if size > HARD_LIMIT or (size > BODY_LIMIT and any(b"\n" in part.rstrip(b"\n") for part in chunks)):
+                raise Refused(Problem(413, Code.BODY_OVER_LIMIT, f"a body has at most {BODY_LIMIT} bytes: split it"))
+    except ClientDisconnect as gone:
+        raise Refused(Problem(400, Code.BAD_REQUEST, "the body ended early")) from gone
+    return b"".join(chunks)
+
+
+async def _chunks(request: Request) -> AsyncIterator[bytes]:
+    async for chunk in request.stream():
+        if chunk:
+            yield chunk
+
+
+def _lines(body: bytes) -> list[bytes]:
+    """NDJSON lines; the last may lack its newline."""
+    lines = body.split(b"\n")
+    if not lines[-1]:
+        lines.pop()
+    if len(lines) > BATCH_LIMIT:
+        raise Refused(Problem(413, Code.BATCH_OVER_LIMIT, f"a batch has at most {BATCH_LIMIT} lines: split it"))
+    if len(lines) > 1 and len(body) > BODY_LIMIT:
+        raise Refused(Problem(413, Code.BODY_OVER_LIMIT, f"a body has at most {BODY_LIMIT} bytes: split it"))
+    return lines
+
+
+def _number(request: Request, name: str, minimum: int = 0) -> int:
+    text = request.headers.get(name, "")
+    digits = text.removeprefix("-")
+    if not (digits.isascii() and digits.isdigit() and len(digits) <= 18):
+        raise Refused(Problem(400, Code.BAD_REQUEST, f"header {name} is missing or no integer"))
+    if int(text) < minimum:
+        raise Refused(Problem(400, Code.BAD_REQUEST, f"header {name} is below {minimum}"))
+    return int(text)
+
+
+async def _wait(batch: Batch, deadline_s: float) -> Answer:
+    """The writer's answer; past the deadline a batch that was not begun is withdrawn, else its result is unknown."""
+    waiting = asyncio.wrap_future(batch.answer)
+    done, _ = await asyncio.wait({waiting}, timeout=deadline_s)
+    if done:
+        return waiting.result()
+    if batch.answer.cancel():
+        return Problem(503, Code.NOT_CLAIMED, "the writer did not come to this batch in time", retry_after_s=1)
+    return Unknown()
+
+
+def _answered(answer: Answer) -> Response:
+    match answer:
+        case Classes():
+            return _json(200, {"classes": answer.classes})
+        case Unknown():
+            return _json(202, {"unknown": True})
+        case Problem():
+            return _problem(answer)
+
+
+def _json(status: int, value: Any) -> Response:
+    return Response(orjson.dumps(value), status, media_type=_JSON)
+
+
+def _problem(problem: Problem) -> Response:
+    body = {
+        "type": f"urn:fp:problem:{problem.code}",
+        "title": _TITLES.get(problem.status, "Refused"),
+        "status": problem.status,
+        "code": problem.code,
+        "detail": problem.detail,
+    }
+    headers = {} if problem.retry_after_s is None else {"Retry-After": str(problem.retry_after_s)}
+    if problem.status == 401:
+        headers["WWW-Authenticate"] = "Bearer"
+    return Response(orjson.dumps(body), problem.status, headers, media_type="application/problem+json")
+
+
+async def _on_refused(_: Request, error: Exception) -> Response:
+    assert isinstance(error, Refused)
+    return _problem(error.problem)
+
+
+async def _on_http(_: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    code = {404: Code.NOT_FOUND, 405: Code.METHOD_NOT_ALLOWED}.get(error.status_code, Code.BAD_REQUEST)
+    return _problem(Problem(error.status_code, code, str(error.detail)))
+
+
+async def _on_failure(_: Request, __: Exception) -> Response:
+    return _problem(Problem(500, Code.FAILED, "this gateway failed; the log says why"))

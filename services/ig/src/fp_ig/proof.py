@@ -1,0 +1,269 @@
+"""Gathering what P4 and P7 judge: live probes of the own endpoint, and topics and tables read back."""
+
+import secrets
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from typing import Protocol
+
+import httpx
+import structlog
+
+from fp_contracts.canonical import trusted_bytes
+from fp_contracts.evaluation import Evaluation
+from fp_contracts.fold import RunState
+from fp_contracts.header import Header, Kind, pack
+from fp_contracts.ids import run_tag
+from fp_contracts.ingress import EVENT_CLASSES
+from fp_contracts.topics import INGRESS
+from fp_ig import journal
+from fp_ig.audit import IngestFacts, LaneCount, Offsets, PartitionAudit
+from fp_ig.claims import KIND_TOPIC, Stamp
+from fp_ig.gates import Canary, PreflightFacts, Probe, evaluate_p4, evaluate_p7
+from fp_runtime.bus import Admin, Consumer, Out, Producer, Record, TopicPartition
+from fp_runtime.errors import Unavailable
+from fp_runtime.postgres import Connection
+from fp_runtime.tokens import Claims, issue
+
+WINDOW = 1
+EMPTY_RUN = "empty_run"
+READ_TIMEOUT_S = 30.0
+_HOUR_US = 3_600_000_000
+_OTHER_RUN = "platform_19700101T000000Z"
+
+log = structlog.get_logger()
+
+
+class Bus(Protocol):
+    """Fresh clients of the bus; each is closed by the one who asked."""
+
+    def consumer(self) -> Consumer: ...
+
+    def producer(self) -> Producer: ...
+
+    def admin(self) -> Admin: ...
+
+
+# --- P4 ---
+
+
+class Preflight:
+    """Evaluates P4: probes the gateway at its own public address and the bus behind it."""
+
+    def __init__(self, bus: Bus, url: str, keys: Mapping[str, bytes], writer: str, now_us: Callable[[], int]) -> None:
+        self._bus = bus
+        self._url = url
+        self._keys = keys
+        self._writer = writer
+        self._now_us = now_us
+
+    def __call__(self, state: RunState) -> Evaluation | None:
+        """The evaluation as of now; None while the bus cannot be asked."""
+        try:
+            with closing(self._bus.admin()) as admin:
+                topics = admin.describe()
+            canaries = [self._canary(state.platform_run_id, topic) for topic in INGRESS if topic in topics]
+        except Unavailable as down:
+            log.warning("preflight waits for the bus", reason=str(down))
+            return None
+        with httpx.Client(base_url=self._url, timeout=5.0) as client:
+            health = [Probe(path, 200, _status(client, "GET", path, None)) for path in ("/livez", "/readyz")]
+            auth = [
+                Probe(name, status, _status(client, "POST", "/v1/events", token))
+                for name, status, token in self._credentials(state.platform_run_id)
+            ]
+        return evaluate_p4(PreflightFacts(health, auth, topics, canaries))
+
+    def _credentials(self, run: str) -> Iterator[tuple[str, int, str | None]]:
+        """(name, status it must get, token): nothing but the good one may pass, and it sends no line."""
+        kid = next(iter(self._keys))
+        exp_us = self._now_us() + _HOUR_US
+        good = Claims(kid=kid, sub="preflight", run=run, classes=EVENT_CLASSES, exp_us=exp_us)
+        yield "no credential", 401, None
+        yield "wrong key", 401, issue({kid: secrets.token_bytes(32)}, good)
+        yield "expired", 401, issue(self._keys, good.model_copy(update={"exp_us": 1}))
+        yield "other run", 403, issue(self._keys, good.model_copy(update={"run": _OTHER_RUN}))
+        yield "good", 200, issue(self._keys, good)
+
+    def _canary(self, run: str, topic: str) -> Canary:
+        """Produce one canary and consume it at its offset; it has no sequence and no frontier."""
+        header = pack(Header(Kind.CANARY, run_tag(run), self._writer, 0, 0))
+        body = trusted_bytes({"writer": self._writer, "nonce": secrets.token_hex(16)})
+        with closing(self._bus.producer()) as producer:
+            offset = producer.publish([Out(topic, 0, b"", body, header)])[0].offset
+        if offset is None:
+            return Canary(topic, 0, None, read_back=False)
+        with closing(self._bus.consumer()) as consumer:
+            records = read_range(consumer, (topic, 0), offset, offset + 1)
+            return Canary(topic, 0, offset, read_back=any(record.value == body for record in records))
+
+
+def _status(client: httpx.Client, method: str, path: str, token: str | None) -> int:
+    headers = {} if token is None else {"Authorization": f"Bearer {token}"}
+    try:
+        return client.request(method, path, headers=headers).status_code
+    except httpx.HTTPError:
+        return 0
+
+
+# --- P7 ---
+
+
+class Committed:
+    """Evaluates P7 in a thread of its own: reading the topics back may take longer than a heartbeat may wait."""
+
+    def __init__(self, bus: Bus, connect: Callable[[], Connection], now_us: Callable[[], int]) -> None:
+        self._bus = bus
+        self._connect = connect
+        self._now_us = now_us
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="p7")
+        self._pending: Future[Evaluation] | None = None
+
+    def __call__(self, state: RunState) -> Evaluation | None:
+        """The evaluation, once it is there; None before. Each one given is gathered anew."""
+        if WINDOW not in state.windows_ended:
+            return None
+        if self._pending is None:
+            self._pending = self._pool.submit(self.evaluate, state)
+        if not self._pending.done():
+            return None
+        pending, self._pending = self._pending, None
+        try:
+            return pending.result()
+        except Unavailable as down:
+            log.warning("the proof of admissions waits", reason=str(down))
+            return None
+
+    def evaluate(self, state: RunState) -> Evaluation:
+        """Gather and judge now. Raises Unavailable."""
+        with closing(self._connect()) as conn:
+            return evaluate_p7(gather(conn, self._bus, state, self._now_us()))
+
+
+def gather(conn: Connection, bus: Bus, state: RunState, now_us: int) -> IngestFacts:
+    """What tables and topics say of window 1, from the run's start offsets to the ends as of now."""
+    header = state.header
+    assert header is not None
+    declared = {lane: state.windows_ended[WINDOW].lane_seqs.get(str(lane), 0) for lane in range(header.config.lanes)}
+    run_no = _run_no(conn, state.platform_run_id)
+    audits = []
+    for lane in declared:
+        stamp = Stamp(run_tag(state.platform_run_id), header.lane_writers[str(lane)])
+        starts = [header.starts(topic)[lane] for topic in INGRESS]
+        audits += _audit_lane(conn, bus, stamp, run_no, lane, declared[lane], starts)
+    reasons, kept, digest = _aside(conn, run_no, declared)
+    open_count, seen = _unknowns(conn, run_no)
+    waived = any(waiver.waiver == EMPTY_RUN and waiver.expires_us > now_us for waiver in state.waivers)
+    lanes = [_count(conn, run_no, lane, last) for lane, last in declared.items()]
+    return IngestFacts(
+        lanes, audits, reasons, kept, digest, _identities(conn, run_no, declared), open_count, seen, waived
+    )
+
+
+def _audit_lane(
+    conn: Connection, bus: Bus, stamp: Stamp, run_no: int, lane: int, declared: int, starts: list[int]
+) -> list[PartitionAudit]:
+    tps = [(topic, lane) for topic in INGRESS]
+    with closing(bus.consumer()) as consumer:
+        ends = consumer.ends(tps)
+        audits = [
+            _partition(conn, stamp, run_no, lane, number, declared, starts[number], ends[tp])
+            for number, tp in enumerate(tps)
+        ]  # fmt: skip
+        for audit, tp in zip(audits, tps, strict=True):
+            for record in read_range(consumer, tp, audit.start, audit.end):
+                audit.see(record)
+    for row, raw in journal.claimed_lines(conn, run_no, lane, declared):
+        audits[KIND_TOPIC[row.kind]].claim(journal.attempt_of(stamp, row, raw))
+    return audits
+
+
+def _partition(
+    conn: Connection, stamp: Stamp, run_no: int, lane: int, number: int, declared: int, start: int, end: int
+) -> PartitionAudit:
+    kinds = [kind for kind, topic in KIND_TOPIC.items() if topic == number]
+    (last_seq,) = _one(
+        conn, "SELECT coalesce(max(seq), 0) FROM ig.line WHERE run_no = %s AND lane = %s AND lane_seq <= %s"
+        " AND class = 'A' AND kind = ANY(%s)", (run_no, lane, declared, kinds),
+    )  # fmt: skip
+    unknown = conn.execute(
+        "SELECT seq FROM ig.unknown WHERE run_no = %s AND lane = %s AND topic = %s", (run_no, lane, number)
+    ).fetchall()
+    with conn.cursor() as cur:
+        offsets = Offsets(journal.facts(cur, run_no, lane, number))
+    return PartitionAudit(
+        stamp, INGRESS[number], lane, start, end, last_seq, offsets, frozenset(seq for (seq,) in unknown)
+    )
+
+
+def read_range(consumer: Consumer, tp: TopicPartition, start: int, end: int) -> Iterator[Record]:
+    """Records of [start, end); Unavailable when they do not come. Offsets are dense: no transactions, no compaction."""
+    if start >= end:
+        return
+    consumer.assign({tp: start})
+    position, quiet_s = start, 0.0
+    while position < end:
+        records = consumer.poll(500, 0.5)
+        quiet_s = 0.0 if records else quiet_s + 0.5
+        if quiet_s > READ_TIMEOUT_S:
+            raise Unavailable(f"{tp[0]}[{tp[1]}] not read to {end}, only to {position}")
+        for record in records:
+            if record.offset < end:
+                yield record
+            position = record.offset + 1
+
+
+def _run_no(conn: Connection, run: str) -> int:
+    row = conn.execute("SELECT run_no FROM ig.run WHERE run = %s", (run,)).fetchone()
+    return 0 if row is None else int(row[0])  # no run has number 0: everything is empty then
+
+
+def _one(conn: Connection, query: str, values: tuple[object, ...]) -> tuple[int, ...]:
+    row = conn.execute(query, values).fetchone()
+    assert row is not None
+    return row
+
+
+def _count(conn: Connection, run_no: int, lane: int, declared: int) -> LaneCount:
+    rows = conn.execute(
+        "SELECT class::text, count(*) FROM ig.line WHERE run_no = %s AND lane = %s AND lane_seq <= %s GROUP BY class",
+        (run_no, lane, declared),
+    ).fetchall()
+    found = {str(name): int(n) for name, n in rows}
+    return LaneCount(lane, declared, found.get("A", 0), found.get("D", 0), found.get("Q", 0))
+
+
+def _identities(conn: Connection, run_no: int, declared: Mapping[int, int]) -> int:
+    (n,) = _one(
+        conn, "SELECT count(DISTINCT identity) FROM ig.line l JOIN unnest(%s::int[], %s::bigint[]) AS d (lane, last)"
+        " ON l.lane = d.lane AND l.lane_seq <= d.last WHERE run_no = %s AND class = 'A'",
+        (list(declared), list(declared.values()), run_no),
+    )  # fmt: skip
+    return n
+
+
+def _aside(conn: Connection, run_no: int, declared: Mapping[int, int]) -> tuple[dict[str, int], int, str]:
+    """Quarantined lines by reason, how many were set aside with their hash, and a digest over those hashes in order."""
+    window = (list(declared), list(declared.values()), run_no)
+    reasons = conn.execute(
+        "SELECT reason, count(*) FROM ig.line l JOIN unnest(%s::int[], %s::bigint[]) AS d (lane, last)"
+        " ON l.lane = d.lane AND l.lane_seq <= d.last WHERE run_no = %s AND class = 'Q' GROUP BY reason",
+        window,
+    ).fetchall()
+    kept, digest = conn.execute(
+        "SELECT count(*), encode(sha256(coalesce(string_agg(sha256, ''::bytea ORDER BY q.lane, lane_seq), ''::bytea)),"
+        " 'hex') FROM ig.quarantined q JOIN unnest(%s::int[], %s::bigint[]) AS d (lane, last)"
+        " ON q.lane = d.lane AND q.lane_seq <= d.last WHERE run_no = %s",
+        window,
+    ).fetchall()[0]
+    return {str(reason): int(n) for reason, n in reasons}, int(kept), str(digest)
+
+
+def _unknowns(conn: Connection, run_no: int) -> tuple[int, int]:
+    """Publishes in doubt without a fact now, and all that ever were."""
+    open_count, seen = _one(
+        conn, "SELECT count(*) FILTER (WHERE NOT EXISTS (SELECT 1 FROM ig.fact f WHERE f.run_no = u.run_no"
+        " AND f.lane = u.lane AND f.topic = u.topic AND u.seq BETWEEN f.first_seq AND f.first_seq + f.n - 1)), count(*)"
+        " FROM ig.unknown u WHERE run_no = %s", (run_no,),
+    )  # fmt: skip
+    return open_count, seen
