@@ -42,8 +42,4 @@ def adjudications(truth: Iterable[TruthRow], config: RunConfig) -> Iterator[Adju
 
 def with_adjudications(events: Iterable[Event], verdicts: Iterable[Adjudication]) -> Iterator[Event | Adjudication]:
     """Events and verdicts in one order of event time: a verdict takes its world position among the events."""
-    return heapq.merge(events, verdicts, key=_order)
-
-
-def _order(item: Event | Adjudication) -> tuple[int, int, str]:
-    return item.ts_us, item.rank, item.event_id
+    return heapq.merge(events, verdicts)

@@ -1,8 +1,10 @@
 """One payment becomes five events on the bus, all worlds' events in one event-time order. Pure."""
 
 import hashlib
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 import orjson
@@ -10,14 +12,13 @@ import orjson
 from fp_contracts.ids import framed
 from fp_contracts.partition import partition_of
 from fp_contracts.records import Pins
-from fp_contracts.timestamps import US_PER_S, to_text
+from fp_contracts.timestamps import US_PER_DAY, US_PER_S, to_text
 from fp_wsp import world
 from fp_wsp.world import Payment
 
 PRODUCER = "wsp"
 RANK_LABEL = 0
-CHUNK_PAYMENTS = 2_048
-_US_PER_MINUTE = 60 * US_PER_S
+CHUNK_PAYMENTS = 512
 _VIRTUAL = frozenset({"ECOM", "MOTO", "TRANSFER"})
 _TRACED = "00"  # one payment in 256 is traced: its flow id ends with these digits
 
@@ -58,12 +59,17 @@ class Event(NamedTuple):
 def expand(payment: Payment, of_world: str, lanes: int) -> list[Event]:
     """The five events of a payment; its lane is the ingress partition of its merchant."""
     lane = partition_of(payment.merchant_id, lanes)
-    head = framed("event", of_world, payment.payment_id)
+    head = _event_head(of_world) + framed(payment.payment_id)
     flow, ts_us, sha256 = world.flow_id(of_world, payment.payment_id), payment.ts_us, hashlib.sha256
     return [
         Event(ts_us + offset_us, rank, sha256(head + suffix).hexdigest()[:32], number, lane, flow, payment)
         for number, offset_us, rank, suffix in _RECIPE
     ]
+
+
+@lru_cache(maxsize=4)
+def _event_head(of_world: str) -> bytes:
+    return framed("event", of_world)
 
 
 def merge(payments: Iterable[Payment], of_world: str, lanes: int) -> Iterator[Event]:
@@ -78,22 +84,11 @@ def merge(payments: Iterable[Payment], of_world: str, lanes: int) -> Iterator[Ev
         count += 1
         if count == CHUNK_PAYMENTS:
             waiting.sort()
-            ready = _first_at_or_after(waiting, payment.ts_us - world.FIRST_PART_LEAD_US)
+            ready = bisect_left(waiting, payment.ts_us - world.FIRST_PART_LEAD_US, key=itemgetter(0))
             yield from waiting[:ready]
             waiting, count = waiting[ready:], 0
     waiting.sort()
     yield from waiting
-
-
-def _first_at_or_after(events: list[Event], ts_us: int) -> int:
-    low, high = 0, len(events)
-    while low < high:
-        middle = (low + high) // 2
-        if events[middle].ts_us < ts_us:
-            low = middle + 1
-        else:
-            high = middle
-    return low
 
 
 def envelope_of(event: Event, pins: Pins) -> dict[str, Any]:
@@ -194,19 +189,22 @@ _PAYLOADS: tuple[Callable[[Payment, str], dict[str, Any]], ...] = (
 
 
 def _present(payload: dict[str, Any]) -> dict[str, Any]:
+    if None not in payload.values():
+        return payload
     return {name: value for name, value in payload.items() if value is not None}
 
 
 def ts_text(us: int) -> str:
-    """`to_text` with the minute cached: neighbours in event time share it."""
-    minute, rest = divmod(us, _US_PER_MINUTE)
-    second, micro = divmod(rest, US_PER_S)
-    return f"{_minute_text(minute)}{second:02d}.{micro:06d}Z"
+    """`to_text` with the day cached: neighbours in event time share it."""
+    second, micro = divmod(us, US_PER_S)
+    day, second = divmod(second, 86_400)
+    minute, second = divmod(second, 60)
+    return f"{_day_text(day)}T{minute // 60:02d}:{minute % 60:02d}:{second:02d}.{micro:06d}Z"
 
 
-@lru_cache(maxsize=256)
-def _minute_text(minute: int) -> str:
-    return to_text(minute * _US_PER_MINUTE)[:17]
+@lru_cache(maxsize=16)
+def _day_text(day: int) -> str:
+    return to_text(day * US_PER_DAY)[:10]
 
 
 def _traceparent(run: str, flow: str, of_event: str) -> str:

@@ -159,7 +159,10 @@ class LaneFeed:
         del self._in_flight[batch.lane]
 
     def frontier_us(self, lane: int) -> int:
-        """The lowest order_us of a valid line not yet handed out; the window's end when there is none."""
+        """The lowest order_us of a valid line not yet handed out; the window's end once the lane has ended.
+
+        The last batch of a lane may carry less than the window's end: the closing watermark is asked for here.
+        """
         waiting = self._waiting[lane]
         if waiting:
             return waiting[0].order_us

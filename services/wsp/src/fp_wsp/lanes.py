@@ -13,7 +13,7 @@ from fp_wsp.adjudication import Adjudication
 from fp_wsp.expand import Event
 from fp_wsp.realism import ADMITTED_FATES, EXPECTED, Chooser, Fate
 
-PATIENCE_US = 3_600_000_000  # a held line does not wait longer for a carrier in its own lane
+PATIENCE_US = 86_400_000_000  # a held line waits at most a day of event time for a carrier in its own lane
 
 
 class Line(NamedTuple):
