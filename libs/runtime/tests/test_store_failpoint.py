@@ -1,3 +1,6 @@
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -39,3 +42,9 @@ def test_a_wrong_spec_is_refused(spec: str) -> None:
 def test_nothing_is_armed_by_the_empty_spec() -> None:
     arm("")
     hit(Failpoint.IG_AFTER_CLAIM)
+
+
+def test_a_kill_is_immediate() -> None:
+    code = "from fp_runtime.failpoint import *; arm('ig.after_claim:kill:2'); [hit('ig.after_claim') for _ in '123']"
+    done = subprocess.run([sys.executable, "-c", f"{code}; print('alive')"], capture_output=True, check=False)
+    assert (done.returncode, done.stdout) == (-signal.SIGKILL, b"")

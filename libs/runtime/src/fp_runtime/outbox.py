@@ -88,10 +88,14 @@ WITH stored AS (
     SELECT topic, part, unnest(int8multirange(s.span) - coalesce(c.spans, '{}'::int8multirange)) AS span
     FROM stored s LEFT JOIN covered c USING (topic, part)
 )
-SELECT o.seq, o.topic, o.part, o.key, o.body, o.header, o.traceparent
-FROM gap g JOIN ops.outbox o ON o.run = %(run)s AND o.source = %(source)s AND o.topic = g.topic AND o.part = g.part
-    AND o.seq >= lower(g.span) AND o.seq < upper(g.span)
-ORDER BY o.topic, o.part, o.seq LIMIT %(limit)s
+SELECT o.seq, g.topic, g.part, o.key, o.body, o.header, o.traceparent
+FROM gap g CROSS JOIN LATERAL (
+    SELECT * FROM ops.outbox
+    WHERE run = %(run)s AND source = %(source)s AND topic = g.topic AND part = g.part
+        AND seq >= lower(g.span) AND seq < upper(g.span)
+    ORDER BY seq LIMIT %(limit)s -- the limit keeps this an index scan per gap
+) o
+ORDER BY g.topic, g.part, o.seq LIMIT %(limit)s
 """
 
 
