@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
+from fp_contracts.downstream import AuditRecord
 from fp_df.partition import Batch, DecisionRow, StateMark, Truth
 from fp_df.plan import STAGE, STATE_STAGE
 from fp_runtime import outbox, ownership, progress, quarantine
@@ -18,6 +19,14 @@ _AUDIT = "COPY df.audit (run, chain, chain_seq, kind, decision_id, action_id, pr
 def scope_of(run: str, stage: str, part: int) -> str:
     """The owner scope of a partition of a stage."""
     return f"{run}|{stage}|{part}"
+
+
+def copy_audit(cur: Cursor, run: str, links: Sequence[AuditRecord]) -> None:
+    """Append links to their chains; a unique violation means a link was given twice."""
+    with cur.copy(_AUDIT) as copy:
+        for link in links:
+            hashes = bytes.fromhex(link.prev_hash), bytes.fromhex(link.record_hash)
+            copy.write_row((run, link.chain, link.chain_seq, link.kind, link.decision_id, link.action_id, *hashes))
 
 
 class PgStore:
@@ -60,12 +69,7 @@ class PgStore:
                 for batch in batches:
                     for row in batch.rows:
                         copy.write_row(self._decision_row(batch.part, row.n, row))
-            with cur.copy(_AUDIT) as copy:
-                for link in (link for batch in batches for link in batch.links):
-                    copy.write_row(
-                        (self._run, link.chain, link.chain_seq, link.kind, link.decision_id, link.action_id,
-                         bytes.fromhex(link.prev_hash), bytes.fromhex(link.record_hash))
-                    )  # fmt: skip
+            copy_audit(cur, self._run, [link for batch in batches for link in batch.links])
             outbox.add(cur, self._run, (queued for batch in batches for queued in batch.queued))
             for batch in batches:
                 quarantine.add(cur, self._run, STAGE, batch.quarantined)

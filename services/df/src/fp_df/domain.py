@@ -16,6 +16,8 @@ INTENTS: Mapping[Action, str] = {
     Action.BLOCK: "BLOCK_PAYMENT",
 }
 
+JOIN_REASONS = frozenset({Degrade.JOIN_TIMEOUT, Degrade.WINDOW_END, Degrade.FLOW_REBIND})
+
 
 @dataclass(frozen=True, slots=True)
 class Switch:
@@ -55,18 +57,17 @@ def full_vector(snapshot: FeatureSnapshot, payment: Payment, account: AccountSta
 
 
 def judge(
-    snapshot: FeatureSnapshot, vector: Sequence[float], policy: Policy
+    schema_digest: str, degrade_reasons: Sequence[str], vector: Sequence[float], policy: Policy
 ) -> tuple[Action, tuple[str, ...], Posture]:
     """Action, reasons and posture of a payment. No model decides yet: GUARDRAILS_ONLY, and it says so."""
-    if snapshot.feature_schema_digest != CORE_V1.schema_digest:
+    if schema_digest != CORE_V1.schema_digest:
         return Action.BLOCK, ("FEATURE_SCHEMA_MISMATCH",), Posture.FAIL_CLOSED
-    degraded = snapshot.join_status == "DEGRADED"
-    facts = dict(zip(CORE_V1.names, vector, strict=True)) | {"degraded": float(degraded)}
+    facts = dict(zip(CORE_V1.names, vector, strict=True)) | {"degraded": float(bool(degrade_reasons))}
     action, reasons = decide(policy, facts)
-    if degraded:
+    if degrade_reasons:
         # Unknown is never approval: a payment whose parts did not come is at least stepped up.
         action = stronger(action, Action.STEP_UP)
-        return action, (*reasons, *snapshot.degrade_reasons, Degrade.MODEL_MISSING), Posture.DEGRADED_CONTEXT
+        return action, (*reasons, *degrade_reasons, Degrade.MODEL_MISSING), Posture.DEGRADED_CONTEXT
     return action, (*reasons, Degrade.MODEL_MISSING), Posture.GUARDRAILS_ONLY
 
 
@@ -75,7 +76,7 @@ def make_decision(
 ) -> Decision:
     """The decision on one payment; a pure function of the snapshot, the account's history and the policy."""
     vector = full_vector(snapshot, payment, account)
-    action, reasons, posture = judge(snapshot, vector, policy)
+    action, reasons, posture = judge(snapshot.feature_schema_digest, snapshot.degrade_reasons, vector, policy)
     source = snapshot.source_event
     origin = (source.origin.topic, source.origin.partition, source.origin.offset)
     decision_id = derive.decision_id(run, source.event_id, None, origin)

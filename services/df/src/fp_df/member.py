@@ -5,19 +5,35 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from fp_contracts.control import PolicySwitched
+from fp_contracts.evaluation import Evaluation
 from fp_contracts.fold import RunState
+from fp_df import facts
+from fp_df.act_adapters import HttpActuator, PgActions
+from fp_df.actions import Actor
 from fp_df.adapters import PgStore
 from fp_df.catalogue import Catalogue
 from fp_df.domain import Switch
-from fp_df.plan import STAGE, RunPlan, plan_of
+from fp_df.gates import evaluate_p9
+from fp_df.plan import ACTIONS_STAGE, STAGE, RunPlan, plan_of
 from fp_df.service import Decider
 from fp_df.settings import DfSettings
 from fp_runtime.bus import FetchProfile
 from fp_runtime.controllog import Event
 from fp_runtime.kafka import open_consumer, open_producer
-from fp_runtime.participant import Participant
+from fp_runtime.participant import Evaluate, Participant
 from fp_runtime.postgres import connect
 from fp_runtime.process import Process
+
+
+@dataclass(slots=True)
+class ActShared:
+    """What the action layer's data loop lets the control thread see."""
+
+    actor: Actor | None = None
+
+    def metrics(self) -> dict[str, int]:
+        """Numbers for the heartbeat."""
+        return {} if self.actor is None else self.actor.metrics()
 
 
 @dataclass(slots=True)
@@ -49,6 +65,45 @@ class Shared:
                     )  # fmt: skip
                     events.append((event, (str(part), str(switch.effective_us))))
         return events
+
+
+def act(settings: DfSettings, catalogue: Catalogue, shared: ActShared, process: Process, state: RunState) -> None:
+    """The action layer over one run, until it is over or the process is asked to stop."""
+    assert state.header is not None
+    plan = plan_of(state.header, catalogue)
+    conn = connect(settings.pg_dsn, f"{settings.instance}/data")
+    consumer = open_consumer(settings, "fp.actions", fetch=FetchProfile.LOW_LATENCY)
+    producer, actuator = open_producer(settings), HttpActuator(settings.actuator_url)
+    try:
+        shared.actor = Actor(
+            plan, plan.owned(ACTIONS_STAGE, settings.ordinal), PgActions(conn, plan.run, settings.instance), consumer,
+            producer, actuator,
+        )  # fmt: skip
+        while not process.stopping() and not process.participant.run_over():
+            process.turn()
+            shared.actor.turn()
+    finally:
+        shared.actor = None
+        actuator.close()
+        consumer.close()
+        producer.close()
+        conn.close()
+
+
+def evaluators(settings: DfSettings, catalogue: Catalogue) -> dict[str, Evaluate]:
+    """P9, evaluated over its own connection once the stream has been decided to its end."""
+    conn = connect(settings.pg_dsn, f"{settings.instance}/gates")
+
+    def p9(state: RunState) -> Evaluation | None:
+        if not facts.caught_up(conn, state):
+            return None
+        consumer = open_consumer(settings, "fp.df.gates", fetch=FetchProfile.BULK)
+        try:
+            return evaluate_p9(facts.gather(conn, consumer, state, catalogue))
+        finally:
+            consumer.close()
+
+    return {"P9": p9}
 
 
 def announced(participant: Participant) -> Callable[[Switch], bool]:
