@@ -1,0 +1,98 @@
+"""One lane's HTTP side: one keep-alive connection, one request at a time, every reply kind named (dataflow.md §3)."""
+
+import http.client
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from urllib.parse import urlsplit
+
+import orjson
+
+
+class Reply(Enum):
+    """What a reply asks for. AGAIN: the same batch under the same numbers."""
+
+    CLASSED = "CLASSED"
+    AGAIN = "AGAIN"
+    SPLIT = "SPLIT"
+    NEW_TOKEN = "NEW_TOKEN"
+    REFUSED = "REFUSED"
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One reply; `classes` has one entry per line when CLASSED; `detail` says why otherwise."""
+
+    reply: Reply
+    classes: Sequence[Sequence[str]] = ()
+    detail: str = ""
+    unknown: bool = False
+
+
+class Sender:
+    """Posts lines to one URL. No reply, a broken connection or a 5xx is AGAIN: nothing is ever given up here."""
+
+    def __init__(self, url: str, path: str, run: str, token: Callable[[], str], timeout_s: float) -> None:
+        parts = urlsplit(url)
+        self._host, self._port = parts.hostname or "127.0.0.1", parts.port or 80
+        self._path = path
+        self._run = run
+        self._token = token
+        self._timeout_s = timeout_s
+        self._connection: http.client.HTTPConnection | None = None
+
+    def post(self, lane: int, first_seq: int, lines: Sequence[bytes], frontier_us: int) -> Answer:
+        """Send lines (or none: a watermark round) with the frontier that holds behind them."""
+        headers = {
+            "Authorization": f"Bearer {self._token()}",
+            "Content-Type": "application/x-ndjson",
+            "Fp-Run": self._run,
+            "Fp-Lane": str(lane),
+            "Fp-Lane-Seq": str(first_seq),
+            "Fp-Frontier": str(frontier_us),
+        }
+        try:
+            if self._connection is None:
+                self._connection = http.client.HTTPConnection(self._host, self._port, timeout=self._timeout_s)
+            self._connection.request("POST", self._path, b"\n".join(lines), headers)
+            response = self._connection.getresponse()
+            body = response.read()
+        except (OSError, http.client.HTTPException) as error:
+            self.close()
+            return Answer(Reply.AGAIN, detail=f"no reply: {error}")
+        return _read(response.status, body, len(lines))
+
+    def close(self) -> None:
+        """Let go of the connection."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+
+def _read(status: int, body: bytes, lines: int) -> Answer:
+    match status:
+        case 200:
+            classes = orjson.loads(body)["classes"]
+            if len(classes) != lines:
+                return Answer(Reply.AGAIN, detail=f"{len(classes)} classes for {lines} lines")
+            return Answer(Reply.CLASSED, classes)
+        case 202:
+            return Answer(Reply.AGAIN, detail="not known yet whether it was published", unknown=True)
+        case 401 | 403:
+            return Answer(Reply.NEW_TOKEN, detail=_detail(body))
+        case 413:
+            return Answer(Reply.SPLIT, detail=_detail(body))
+        case 429:
+            return Answer(Reply.AGAIN, detail=_detail(body))
+        case _ if status >= 500:
+            return Answer(Reply.AGAIN, detail=f"{status} {_detail(body)}")
+        case _:
+            return Answer(Reply.REFUSED, detail=f"{status} {_detail(body)}")
+
+
+def _detail(body: bytes) -> str:
+    try:
+        problem = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return body[:120].decode(errors="replace")
+    return f"{problem.get('code')}: {problem.get('detail')}" if isinstance(problem, dict) else str(problem)[:120]

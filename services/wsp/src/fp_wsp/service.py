@@ -1,0 +1,237 @@
+"""Streaming one window: every lane one batch in flight, each line classed before its lane goes on (dataflow.md §3)."""
+
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol
+
+from fp_runtime.errors import Unavailable
+from fp_runtime.failpoint import Failpoint, hit
+from fp_runtime.logs import logger
+from fp_wsp.adapters import LaneProgress
+from fp_wsp.feed import Batch, LaneFeed, split
+from fp_wsp.sender import Answer, Reply, Sender
+
+log = logger(__name__)
+SAVE_S = 0.5
+BACKOFF_S, BACKOFF_MAX_S = 0.05, 1.0
+STOP_POLL_S = 0.2
+
+
+class Store(Protocol):
+    """Where progress is kept; raises Unavailable."""
+
+    def save(self, moved: Mapping[int, LaneProgress]) -> None:
+        """Save the lanes that moved."""
+        ...
+
+
+@dataclass(slots=True)
+class Board:
+    """What the control thread may see of the stream: written by the loop only. Times are monotonic seconds."""
+
+    sent: int = 0
+    classed: int = 0
+    total: int = 0
+    in_doubt: set[int] = field(default_factory=set)
+    started_s: float = 0.0
+    ended_s: float = 0.0
+    waiting_since: dict[int, float] = field(default_factory=dict)
+
+    def lag_ms(self) -> int:
+        """Age of the oldest batch that has no classes yet."""
+        oldest = min(tuple(self.waiting_since.values()), default=None)
+        return 0 if oldest is None else int((time.monotonic() - oldest) * 1_000)
+
+    def rate_per_s(self) -> int:
+        """Lines classed per second since the stream began."""
+        until = self.ended_s or time.monotonic()
+        return int(self.classed / max(until - self.started_s, 0.001)) if self.started_s else 0
+
+
+class Settled(NamedTuple):
+    """What a lane's thread brought about: the classes of a batch, or a watermark round (batch None)."""
+
+    lane: int
+    batch: Batch | None
+    classes: tuple[Sequence[str], ...]
+    frontier_us: int
+
+
+class Stream:
+    """One window of one run. `pace_per_s` 0 = flat out, else lines per second on a common tick."""
+
+    def __init__(
+        self,
+        feed: LaneFeed,
+        senders: Mapping[int, Sender],
+        progress: Mapping[int, LaneProgress],
+        store: Store,
+        board: Board,
+        watermark_interval_s: float,
+        pace_per_s: int = 0,
+    ) -> None:
+        self._feed = feed
+        self._senders = senders
+        self._progress = {lane: progress.get(lane, LaneProgress()) for lane in feed.lanes}
+        self._store = store
+        self._board = board
+        self._interval_s = watermark_interval_s
+        self._pace = Pace(pace_per_s)
+        self._moved: set[int] = set()
+        self._marked_at = dict.fromkeys(feed.lanes, 0.0)
+        self._saved_at = time.monotonic()
+        board.classed = board.sent = sum(sum(p.counts.values()) for p in self._progress.values())
+
+    def run(self, stopping: Callable[[], bool]) -> bool:
+        """Send everything; True when every lane has ended with the window's frontier acknowledged."""
+        flying: dict[Future[Settled | None], int] = {}
+        self._board.started_s = time.monotonic()
+        with ThreadPoolExecutor(len(self._feed.lanes), thread_name_prefix="lane") as pool:
+            while not stopping():
+                flying |= self._launch(pool, set(flying.values()), stopping)
+                if not flying:
+                    if self._finished():
+                        break
+                    time.sleep(self._interval_s / 4)
+                done, _ = wait(flying, STOP_POLL_S, FIRST_COMPLETED) if flying else ((), ())
+                for future in done:
+                    flying.pop(future)
+                    self._settle(future.result())
+                self._save(force=False)
+        self._save(force=True)
+        self._board.ended_s = time.monotonic()
+        return self._finished()
+
+    def counts(self) -> dict[int, Counter[str]]:
+        """Lines by class and reason of every lane."""
+        return {lane: progress.counts for lane, progress in self._progress.items()}
+
+    def last_seqs(self) -> dict[int, int]:
+        """The last classed sequence of every lane."""
+        return {lane: progress.acked_seq for lane, progress in self._progress.items()}
+
+    def _launch(
+        self, pool: ThreadPoolExecutor, busy: set[int], stopping: Callable[[], bool]
+    ) -> dict[Future[Settled | None], int]:
+        started: dict[Future[Settled | None], int] = {}
+        allowance = self._pace.allowance()
+        for lane in self._feed.lanes:
+            if lane in busy:
+                continue
+            batch = self._feed.take(lane, allowance) if allowance != 0 else None
+            if batch is not None:
+                allowance = self._pace.spend(len(batch.lines))
+                self._board.sent += len(batch.lines)
+                started[pool.submit(self._deliver, batch, stopping)] = lane
+            elif self._mark_due(lane):
+                self._marked_at[lane] = time.monotonic()
+                started[pool.submit(self._mark, lane, self._feed.frontier_us(lane), stopping)] = lane
+        return started
+
+    def _mark_due(self, lane: int) -> bool:
+        rose = self._feed.frontier_us(lane) > self._progress[lane].frontier_us
+        return rose and time.monotonic() - self._marked_at[lane] >= self._interval_s
+
+    def _mark(self, lane: int, frontier_us: int, stopping: Callable[[], bool]) -> Settled | None:
+        """A watermark round, repeated until it is acknowledged. Runs in the lane's thread."""
+        answer = self._until_settled(lane, 0, (), frontier_us, stopping)
+        return None if answer is None else Settled(lane, None, (), frontier_us)
+
+    def _deliver(self, batch: Batch, stopping: Callable[[], bool]) -> Settled | None:
+        """Send a batch until every line has a class; halves of it when it is too large. Runs in the lane's thread."""
+        pieces = [batch]
+        classes: list[Sequence[str]] = []
+        while pieces:
+            piece = pieces.pop(0)
+            answer = self._until_settled(piece.lane, piece.first_seq, piece.lines, piece.frontier_us, stopping)
+            if answer is None:
+                return None
+            if answer.reply is Reply.SPLIT:
+                pieces[:0] = split(piece)
+            else:
+                classes += answer.classes
+        return Settled(batch.lane, batch, tuple(classes), batch.frontier_us)
+
+    def _settle(self, settled: Settled | None) -> None:
+        """Take a lane's result in; only this thread touches the feed and the progress."""
+        if settled is None:
+            return
+        progress = self._progress[settled.lane]
+        for line in settled.classes:
+            detail = f"|{line[1]}" if line[0] in ("QUARANTINED", "REJECTED") else ""
+            progress.counts[line[0] + detail] += 1
+        progress.frontier_us = max(progress.frontier_us, settled.frontier_us)
+        if settled.batch is not None:
+            progress.acked_seq = settled.batch.last_seq
+            self._feed.ack(settled.batch)
+            self._board.classed += len(settled.classes)
+        self._moved.add(settled.lane)
+
+    def _until_settled(
+        self, lane: int, first_seq: int, lines: tuple[bytes, ...], frontier_us: int, stopping: Callable[[], bool]
+    ) -> Answer | None:
+        """The settling reply; None when asked to stop. Raises Unavailable when the other side refuses for good."""
+        backoff_s = BACKOFF_S
+        self._board.waiting_since[lane] = time.monotonic()
+        try:
+            while not stopping():
+                answer = self._senders[lane].post(lane, first_seq, lines, frontier_us)
+                hit(Failpoint.WSP_AFTER_SEND)
+                if answer.reply in (Reply.CLASSED, Reply.SPLIT):
+                    return answer
+                if answer.reply is Reply.REFUSED:
+                    raise Unavailable(f"lane {lane} refused: {answer.detail}")
+                if answer.unknown:
+                    self._board.in_doubt.add(lane)
+                log.info("batch_sent_again", lane=lane, first_seq=first_seq, why=answer.detail)
+                time.sleep(backoff_s)
+                backoff_s = min(backoff_s * 2, BACKOFF_MAX_S)
+            return None
+        finally:
+            self._board.waiting_since.pop(lane, None)
+            self._board.in_doubt.discard(lane)
+
+    def _finished(self) -> bool:
+        feed = self._feed
+        return all(
+            feed.ended(lane) and self._progress[lane].frontier_us >= feed.frontier_us(lane) for lane in feed.lanes
+        )
+
+    def _save(self, force: bool) -> None:
+        now = time.monotonic()
+        if not self._moved or not (force or now - self._saved_at >= SAVE_S):
+            return
+        moved, self._moved = self._moved, set()
+        self._store.save({lane: self._progress[lane] for lane in moved})
+        self._saved_at = now
+
+
+class Pace:
+    """How many lines may go now: None = any number. One common tick for all lanes."""
+
+    TICK_S = 0.022
+
+    def __init__(self, per_s: int) -> None:
+        self._per_s = per_s
+        self._at = time.monotonic()
+        self._credit = 0.0
+
+    def allowance(self) -> int | None:
+        """Lines that may be sent on this tick; 0 between ticks."""
+        if self._per_s == 0:
+            return None
+        now = time.monotonic()
+        if now - self._at >= self.TICK_S:
+            self._credit = min(self._credit + (now - self._at) * self._per_s, self._per_s)
+            self._at = now
+        return int(self._credit)
+
+    def spend(self, lines: int) -> int | None:
+        """What is left of the allowance."""
+        if self._per_s == 0:
+            return None
+        self._credit -= lines
+        return max(0, int(self._credit))
