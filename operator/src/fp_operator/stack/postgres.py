@@ -107,7 +107,11 @@ class Postgres:
 
     def _data_folder(self, account: Account | None) -> Path:
         self.folder.mkdir(mode=0o755, parents=True, exist_ok=True)
-        return reachable_folder(self.folder, account) / "data"
+        home, link = reachable_folder(self.folder, account), self.folder / "data"
+        if home != self.folder and not link.is_symlink():
+            shutil.rmtree(home / "data", ignore_errors=True)  # left by a state folder that was deleted
+            link.symlink_to(home / "data")
+        return home / "data"
 
 
 def dsn_of(role: str, password: str, port: int, database: str = DATABASE) -> str:

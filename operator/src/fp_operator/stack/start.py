@@ -22,7 +22,7 @@ OnStep = Callable[[str, str, float], None]
 """Called with a server's name, its state (preparing, starting, ready, external, stopping, stopped) and seconds."""
 
 OWNER = "servers"
-_READY_TIMEOUT_S = 90
+_READY_TIMEOUT_S = 120
 _PORT_TRIES = 3
 _PORTS = {
     "kafka": ("kafka", "kafka_controller"),

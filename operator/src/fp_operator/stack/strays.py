@@ -5,6 +5,7 @@ from pathlib import Path
 import psutil
 
 from fp_operator.stack.tether import MARK
+from fp_runtime.deadline import until
 
 _GRACE_S = 10
 
@@ -16,17 +17,17 @@ def strays(state_dir: Path) -> list[psutil.Process]:
     return [p for p in psutil.process_iter() if p.pid not in family and _mark(p) == str(state_dir)]
 
 
-def end_strays(state_dir: Path) -> int:
-    """SIGTERM, after a grace time SIGKILL; returns how many there were."""
-    found = strays(state_dir)
-    for process in found:
+def end_strays(state_dir: Path) -> None:
+    """SIGTERM, after a grace time SIGKILL; returns when none is left."""
+    for process in strays(state_dir):
         _send(process, "terminate")
-        _send(process, "resume")  # a stopped one cannot hear
-    _, deaf = psutil.wait_procs(found, timeout=_GRACE_S)
-    for process in deaf:
-        _send(process, "kill")
-    psutil.wait_procs(deaf, timeout=_GRACE_S)
-    return len(found)
+        _send(process, "resume")  # a frozen one cannot hear
+    try:
+        until(lambda: not strays(state_dir), _GRACE_S, "the stack's processes end")
+    except TimeoutError:
+        for process in strays(state_dir):
+            _send(process, "kill")
+        until(lambda: not strays(state_dir), _GRACE_S, "the stack's killed processes are gone")
 
 
 def _mark(process: psutil.Process) -> str | None:
