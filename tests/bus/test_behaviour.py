@@ -1,12 +1,13 @@
 """What every bus must do: the same assertions on memory and on Kafka."""
 
+import random
 from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
 from fp_contracts.topics import AUDIT, CONTROL, RTDL, TOPICS
-from fp_runtime.bus import Consumer, OffsetOutOfRange, Out, PublishError, PublishFailed, Record
+from fp_runtime.bus import Consumer, OffsetOutOfRange, Out, PublishError, PublishFailed, Record, raw_limit
 from fp_runtime.deadline import until
 
 Env = Any  # the fixture of conftest.py, which importlib mode does not let us import
@@ -114,9 +115,9 @@ def test_a_start_outside_the_log_raises_and_names_the_place(env: Env, start: int
 
 
 def test_poll_never_returns_more_than_asked(env: Env) -> None:
-    env.producer().publish(numbered(40))
+    env.producer().publish(numbered(20) + numbered(20, partition=1))
     consumer = env.consumer("g")
-    consumer.assign({TP: 0})
+    consumer.assign({TP: 0, (RTDL, 1): 0})
     until(lambda: len(consumer.poll(1, 0.2)) == 1, 20, "the first record")
     seen = 1
     while seen < 40:
@@ -145,6 +146,15 @@ def test_definite_failures_are_told_apart_and_stop_nobody_else(env: Env) -> None
     consumer = env.consumer("g")
     consumer.assign({TP: 0})
     assert values(read(consumer, 2)) == [b"a", b"b"]
+
+
+def test_the_largest_record_passes_even_if_it_does_not_compress(env: Env) -> None:
+    value = random.Random(1).randbytes(raw_limit(RTDL) - len(b"key") - len(b"header"))
+    deliveries = env.producer().publish([out(value), out(value + b"x")])
+    assert [delivery.error for delivery in deliveries] == [None, PublishError.FAILED]
+    consumer = env.consumer("g")
+    consumer.assign({TP: 0})
+    assert values(read(consumer, 1)) == [value]
 
 
 def test_publishing_nothing_is_no_error(env: Env) -> None:
@@ -189,6 +199,7 @@ def test_a_commit_is_visible_to_a_lag_reader_and_is_not_progress(env: Env) -> No
 
 def test_a_commit_of_a_partition_that_is_not_assigned_is_refused(env: Env) -> None:
     consumer = env.consumer("g")
+    consumer.assign({(RTDL, 1): 0})
     consumer.assign({TP: 0})
     with pytest.raises(ValueError, match="not assigned"):
         consumer.commit({(RTDL, 1): 3})

@@ -146,9 +146,12 @@ class KafkaConsumer:
         asked = list(tps)
         failure = ""
 
-        def attempt() -> dict[bus.TopicPartition, int] | None:  # a fresh or moving partition refuses for a moment
+        # A fresh or moving partition refuses for a moment, and the client would go on believing what it saw then.
+        def attempt() -> dict[bus.TopicPartition, int] | None:
             nonlocal failure
             try:
+                for topic in {topic for topic, _ in asked} if failure else ():
+                    self._client.list_topics(physical(self._prefix, topic), REQUEST_TIMEOUT_S)
                 return self._ask(asked, which)
             except KafkaException as error:
                 failure = str(error)

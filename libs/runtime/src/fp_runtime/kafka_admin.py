@@ -3,7 +3,7 @@
 import time
 from collections.abc import Iterable
 
-from confluent_kafka import ConsumerGroupTopicPartitions, KafkaError, KafkaException, TopicCollection
+from confluent_kafka import ConsumerGroupTopicPartitions, KafkaError, KafkaException
 from confluent_kafka.admin import (  # type: ignore[attr-defined]  # the package re-exports them without __all__
     AdminClient,
     ConfigResource,
@@ -49,18 +49,18 @@ class KafkaAdmin:
         made: set[str] = set()
 
         def all_visible() -> bool:
-            present = self._partitions([topic.name for topic in wanted])
+            present = self._partitions()
             made.update(self._create([topic for topic in wanted if topic.name not in present.keys() | made]))
             return all(topic.name in present for topic in wanted)
 
         try:
-            until(all_visible, VISIBLE_TIMEOUT_S, "every partition of the topics has a leader", 0.05)
+            until(all_visible, VISIBLE_TIMEOUT_S, "every partition of the topics has a leader", 0.1)
         except TimeoutError as error:
             raise Unavailable(str(error)) from error
 
     def describe(self) -> dict[str, TopicState]:
         """See bus.Admin; raises Unavailable."""
-        partitions = self._partitions(TOPICS)
+        partitions = self._partitions()
         asked = {name: ConfigResource(ResourceType.TOPIC, self._names[name]) for name in partitions}
         if not asked:
             return {}
@@ -126,18 +126,15 @@ class KafkaAdmin:
         config = {"retention.ms": str(topic.retention_ms), "max.message.bytes": str(topic.max_message_bytes)}
         return NewTopic(self._names[topic.name], topic.partitions, _BROKER_DEFAULT, config=config)
 
-    def _partitions(self, names: Iterable[str]) -> dict[str, int]:
-        """Those of the topics whose every partition has a leader, with the number of partitions."""
-        asked = TopicCollection([self._names[name] for name in names])
-        futures = self._client.describe_topics(asked, request_timeout=REQUEST_TIMEOUT_S)
-        found = {}
-        for name in names:
-            try:
-                partitions = futures[self._names[name]].result().partitions
-            except KafkaException as error:
-                if error.args[0].code() != KafkaError.UNKNOWN_TOPIC_OR_PART:
-                    raise Unavailable(f"metadata of {name}: {error}") from error
-            else:
-                if partitions and all(p.leader is not None and p.leader.id >= 0 for p in partitions):
-                    found[name] = len(partitions)
-        return found
+    def _partitions(self) -> dict[str, int]:
+        """Topics of the registry whose every partition has a leader, with the number of partitions."""
+        try:
+            found = self._client.list_topics(timeout=REQUEST_TIMEOUT_S).topics
+        except KafkaException as error:
+            raise Unavailable(f"metadata: {error}") from error
+        states = {name: found[actual] for name, actual in self._names.items() if actual in found}
+        return {
+            name: len(state.partitions)
+            for name, state in states.items()
+            if state.error is None and state.partitions and all(p.leader >= 0 for p in state.partitions.values())
+        }
