@@ -39,8 +39,7 @@ def with_stream(**change: Any) -> P8Facts:
 
 BREAKS: dict[str, tuple[Callable[[], P8Facts], str, bool]] = {
     "a partition has no checkpoint": (
-        lambda: replace(GREEN, positions={k: v for k, v in GREEN.positions.items() if k != 3}, places=(), stream=None), LAG,
-        False),
+        lambda: replace(GREEN, positions=dict.fromkeys(range(5), POSITION), places=(), stream=None), LAG, False),
     "a record is not released": (lambda: with_position(resume={**AT, topics.TRAFFIC: 9}), LAG, False),
     "a label is not read": (lambda: with_position(read={**AT, topics.LABELS: 9}), LAG, False),
     "the merge is not at the end": (lambda: with_position(bound_us=END - 1), LAG, False),

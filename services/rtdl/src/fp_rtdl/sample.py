@@ -66,8 +66,8 @@ def plan(end_us: int, run: str = RUN, members: int = 1, join_wait_ms: int = 2_00
 class Feed:
     """Writes lines as their one writer does: order_ts by lane, sequences dense per topic-partition."""
 
-    def __init__(self, run: str = RUN) -> None:
-        self.pins = pins_of(run)
+    def __init__(self, run: str = RUN, pins: Pins | None = None) -> None:
+        self.pins = pins or pins_of(run)
         self._tag = run_tag(run)
         self._orders = [LaneOrder() for _ in range(LANES)]
         self._seqs: Counter[tuple[str, int]] = Counter()
