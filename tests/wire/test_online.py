@@ -64,6 +64,7 @@ def test_a_reader_says_that_the_store_is_down(run: str) -> None:
 
 def test_closing_writes_what_is_held(stack: StackAddresses, reader: OnlineReader, run: str) -> None:
     writer = OnlineWriter(stack.redis_url)
-    writer.put(run, "decision", {"d": b"1"})
+    decisions = {f"{n}": b"1" for n in range(5_000)}
+    writer.put(run, "decision", decisions)
     writer.close()
-    assert reader.read_all(run, "decision") == {"d": b"1"}
+    assert reader.read_all(run, "decision") == decisions

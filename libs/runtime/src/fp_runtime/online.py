@@ -20,6 +20,7 @@ _MAX_HELD = 50_000
 _BATCH = 2_000
 _TIMEOUT_S = 1.0
 _DOWN_PAUSE_S = 1.0
+_CLOSE_WAIT_S = 10.0
 
 
 class Counts(NamedTuple):
@@ -81,7 +82,7 @@ class OnlineWriter:
         with self._change:
             self._closing = True
             self._change.notify_all()
-        self._thread.join(2 * _TIMEOUT_S)
+        self._thread.join(_CLOSE_WAIT_S)
         self._redis.close()
 
     def _run(self) -> None:
