@@ -125,9 +125,8 @@ class PgCases:
         for action_id, kind, status, event_us in outcomes:
             detail = {"decision_id": trigger.decision_id, "kind": kind, "status": status}
             entries.append(Entry(trigger.case_id, Kind.ACTION_OUTCOME_ATTACHED, action_id, event_us, detail))
-        for assertion in assertions_of(cur, self._run, trigger.source_event_id):
-            entries.append(domain.label_attached(trigger.case_id, assertion))
-        return entries
+        known = assertions_of(cur, self._run, trigger.source_event_id)
+        return [*entries, *(domain.label_attached(trigger.case_id, assertion) for assertion in known)]
 
 
 def assertions_of(cur: Cursor, run: str, event_id: str) -> list[LabelAssertion]:

@@ -1,0 +1,110 @@
+"""The label store in PostgreSQL: labeldesk.Store of one run."""
+
+from collections.abc import Sequence
+
+from fp_cm_ls import domain
+from fp_cm_ls.adapters import append, lock_cases, scope_of
+from fp_cm_ls.labeldesk import LabelBatch, LaneState
+from fp_cm_ls.plan import LABEL_SOURCE
+from fp_runtime import outbox, ownership
+from fp_runtime.bus import Producer
+from fp_runtime.errors import Fenced
+from fp_runtime.postgres import Connection, Cursor, transaction
+
+
+class PgLabels:
+    """See labeldesk.Store."""
+
+    def __init__(self, conn: Connection, run: str, instance: str) -> None:
+        self._conn = conn
+        self._run = run
+        self._instance = instance
+        self._epoch = 0
+
+    def own(self) -> None:
+        """See labeldesk.Store."""
+        self._epoch = ownership.raise_epoch(self._conn, scope_of(self._run, "labels"), self._instance)
+
+    def load(self) -> LaneState:
+        """See labeldesk.Store."""
+        row = self._conn.execute(
+            "SELECT last_lane_seq, frontier_us, seqs, floors_us FROM cm.label_lane WHERE run = %s", (self._run,)
+        ).fetchone()
+        return LaneState() if row is None else LaneState(row[0], row[1], tuple(row[2]), tuple(row[3]))
+
+    def classes(self, first: int, last: int) -> list[tuple[str, str]]:
+        """See labeldesk.Store."""
+        rows: list[tuple[str, str]] = self._conn.execute(
+            "SELECT class, detail FROM cm.label_line WHERE run = %s AND lane_seq BETWEEN %s AND %s ORDER BY lane_seq",
+            (self._run, first, last),
+        ).fetchall()  # type: ignore[assignment]
+        return rows
+
+    def known(self, assertion_ids: Sequence[str]) -> set[str]:
+        """See labeldesk.Store."""
+        if not assertion_ids:
+            return set()
+        rows = self._conn.execute(
+            "SELECT assertion_id FROM cm.assertion WHERE run = %s AND assertion_id = ANY(%s)",
+            (self._run, list(assertion_ids)),
+        ).fetchall()
+        return {str(row[0]) for row in rows}
+
+    def commit(self, batch: LabelBatch) -> None:
+        """See labeldesk.Store."""
+        with transaction(self._conn) as cur:
+            ownership.guard(cur, scope_of(self._run, "labels"), self._epoch)
+            if batch.rows:
+                lock_cases(cur)
+            self._add_rows(cur, batch)
+            for row in batch.rows:
+                self._attach(cur, row.assertion.subject.event_id, row.assertion)
+            outbox.add(cur, self._run, batch.queued)
+            self._advance(cur, batch.before, batch.after)
+
+    def _add_rows(self, cur: Cursor, batch: LabelBatch) -> None:
+        cur.executemany(
+            "INSERT INTO cm.label_line (run, lane_seq, class, detail, principal, sha256)"
+            " VALUES (%s, %s, %s, %s, %s, %s)",
+            [(self._run, r.lane_seq, r.line_class, r.detail, batch.principal, r.sha256) for r in batch.lines],
+        )
+        cur.executemany(
+            "INSERT INTO cm.assertion (run, assertion_id, event_id, merchant_id, account_id, label_type, label_value,"
+            " effective_us, observed_us, order_us, source, actor, part, seq, fingerprint)"
+            " VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)",
+            [
+                (
+                    self._run, r.assertion.assertion_id, r.assertion.subject.event_id, r.assertion.subject.merchant_id,
+                    r.assertion.subject.account_id, r.assertion.label_type, r.assertion.label_value,
+                    r.assertion.effective_us, r.assertion.observed_us, r.order_us, r.assertion.source,
+                    r.assertion.actor, r.part, r.seq, bytes.fromhex(r.fingerprint),
+                )
+                for r in batch.rows
+            ],
+        )  # fmt: skip
+
+    def _attach(self, cur: Cursor, event_id: str, assertion: domain.LabelAssertion) -> None:
+        cases = cur.execute(
+            "SELECT DISTINCT case_id FROM cm.trigger WHERE run = %s AND source_event_id = %s", (self._run, event_id)
+        ).fetchall()
+        append(cur, self._run, [domain.label_attached(case_id, assertion) for (case_id,) in cases])
+
+    def _advance(self, cur: Cursor, before: LaneState, after: LaneState) -> None:
+        """Compare-and-set on the lane's position; zero rows = another writer took it."""
+        values = {
+            "run": self._run, "seq": after.last_lane_seq, "frontier": after.frontier_us, "seqs": list(after.seqs),
+            "floors": list(after.floors_us), "before": before.last_lane_seq, "was": before.frontier_us,
+        }  # fmt: skip
+        cur.execute(
+            "INSERT INTO cm.label_lane AS l (run, last_lane_seq, frontier_us, seqs, floors_us)"
+            " VALUES (%(run)s, %(seq)s, %(frontier)s, %(seqs)s, %(floors)s) ON CONFLICT (run) DO UPDATE SET"
+            " last_lane_seq = excluded.last_lane_seq, frontier_us = excluded.frontier_us, seqs = excluded.seqs,"
+            " floors_us = excluded.floors_us WHERE l.last_lane_seq = %(before)s AND l.frontier_us = %(was)s",
+            values,
+        )
+        if cur.rowcount != 1:
+            raise Fenced("the adjudication lane was moved by another writer")
+
+    def publish_all(self, producer: Producer) -> None:
+        """See labeldesk.Store."""
+        outbox.drain(self._conn, producer, self._run, [LABEL_SOURCE])
