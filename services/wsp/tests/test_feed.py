@@ -1,6 +1,6 @@
 """The feed: any batching gives the same lanes, no frontier is overtaken, the skew bound and a restart hold."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 
 import pytest
 from hypothesis import given, settings
@@ -10,6 +10,7 @@ from fp_contracts.downstream import LabelAssertion
 from fp_contracts.envelope import BODY_LIMIT
 from fp_contracts.records import Pins
 from fp_contracts.runconfig import Realism, RunConfig
+from fp_runtime.eventtime.lane import LaneOrder
 from fp_wsp.adjudication import adjudications, with_adjudications
 from fp_wsp.expand import merge
 from fp_wsp.feed import Batch, LaneFeed, line_writer, split
@@ -46,9 +47,8 @@ def feed_of(
     return LaneFeed(in_window(merged, window), Numbering(config, window), config, text, acked)
 
 
-def drain(feed: LaneFeed, choose: Callable[[int], tuple[int, int]]) -> list[Batch]:
-    """Send everything; `choose(step)` = (lane to try first, batch limit). Fails when no lane can go on."""
-    batches: list[Batch] = []
+def drain(feed: LaneFeed, choose: Callable[[int], tuple[int, int]]) -> Iterator[Batch]:
+    """Send everything, batch by batch; `choose(step)` = (lane to try first, batch limit). Fails on a deadlock."""
     step = 0
     while not all(feed.ended(lane) for lane in feed.lanes):
         first, limit = choose(step)
@@ -57,12 +57,10 @@ def drain(feed: LaneFeed, choose: Callable[[int], tuple[int, int]]) -> list[Batc
         batch = next((found for lane in order if (found := feed.take(lane, limit))), None)
         assert batch is not None, "no lane may send: deadlock"
         feed.ack(batch)
-        batches.append(batch)
-        assert step < 100_000
-    return batches
+        yield batch
 
 
-def lanes_of(batches: list[Batch]) -> dict[int, list[bytes]]:
+def lanes_of(batches: Iterable[Batch]) -> dict[int, list[bytes]]:
     lanes: dict[int, list[bytes]] = {}
     for batch in batches:
         lines = lanes.setdefault(batch.lane, [])
@@ -76,7 +74,7 @@ def lanes_of(batches: list[Batch]) -> dict[int, list[bytes]]:
 def test_batching_changes_no_lane_and_no_frontier_is_overtaken(small: World, choices: list[tuple[int, int]]) -> None:
     whole = lanes_of(drain(feed_of(small), lambda step: (step % 7, 500)))
     feed = feed_of(small)
-    batches = drain(feed, lambda step: choices[step % len(choices)])
+    batches = list(drain(feed, lambda step: choices[step % len(choices)]))
     assert lanes_of(batches) == whole
     promised: dict[int, int] = {}
     for batch in batches:
@@ -87,6 +85,21 @@ def test_batching_changes_no_lane_and_no_frontier_is_overtaken(small: World, cho
         assert batch.frontier_us >= promised.get(batch.lane, 0)
         promised[batch.lane] = batch.frontier_us
     assert {feed.frontier_us(lane) for lane in feed.lanes} == {small.config.windows[0].end_us}
+
+
+@settings(max_examples=25, deadline=None)
+@given(choices=st.lists(st.tuples(st.integers(0, 6), st.integers(1, 40)), min_size=1, max_size=40))
+def test_the_gateway_gives_the_same_orders_whatever_the_batching(small: World, choices: list[tuple[int, int]]) -> None:
+    feed = feed_of(small, written=lambda line: f"{line.item.ts_us}|{line.fate}".encode())
+    lanes = [LaneOrder(small.config.windows[0].start_us) for _ in feed.lanes]
+    for batch in drain(feed, lambda step: choices[step % len(choices)]):
+        for line, order_us in zip(batch.lines, batch.orders_us, strict=True):
+            ts_us, fate = line.decode().split("|")
+            if fate in ADMITTED_FATES:
+                assert lanes[batch.lane].order_of(int(ts_us)) == order_us
+        lanes[batch.lane].declare(batch.frontier_us)
+        for lane in feed.lanes:
+            lanes[lane].declare(feed.frontier_us(lane))
 
 
 @settings(max_examples=25, deadline=None)
@@ -179,7 +192,7 @@ def test_a_batch_keeps_the_body_limit(small: World) -> None:
 
 def test_verdicts_are_label_assertions(small: World, pins: Pins) -> None:
     feed = feed_of(small, written=line_writer(pins))
-    batches = drain(feed, lambda step: (6, 500))
+    batches = list(drain(feed, lambda step: (6, 500)))
     labels = [LabelAssertion.model_validate_json(line) for b in batches if b.lane == 6 for line in b.lines]
     assert labels
     assert {label.label_value for label in labels} == {"FRAUD_CONFIRMED"}

@@ -45,9 +45,10 @@ def in_window(items: Iterable[Event | Adjudication], window: Window) -> Iterator
 class Numbering:
     """Turns one window of the merged world into numbered lines, lane by lane.
 
-    A held line (copy, poison, late context) goes out behind an item already in its lane, so it never raises the lane's
-    running maximum. It goes at the latest when the world has passed its due time by PATIENCE_US, or at the window's
-    end. The ingress lanes are 0 … lanes-1, the adjudication lane is number `lanes`.
+    A held line (copy, poison, late context) goes out behind a later item of its lane, so it does not raise the lane's
+    running maximum. Without such an item it goes when the world has passed its due time by PATIENCE_US, or at the
+    window's end; then late context takes its own time in the order. The ingress lanes are 0 … lanes-1, the adjudication
+    lane is number `lanes`.
     """
 
     def __init__(self, config: RunConfig, window: Window, last_seqs: Mapping[int, int] | None = None) -> None:
@@ -64,7 +65,6 @@ class Numbering:
         self.last_seq = [(last_seqs or {}).get(lane, 0) for lane in lanes]
         self._running_us = [window.start_us for _ in lanes]
         self._held: list[list[Held]] = [[] for _ in lanes]
-        self._late_held = [0 for _ in lanes]
         self._next_due_us = [window.end_us for _ in lanes]
         self._patience_ends_us = window.end_us
 
@@ -94,9 +94,9 @@ class Numbering:
         return lines
 
     def floor_us(self, lane: int) -> int:
-        """The lowest order_us a line not yet numbered may get on this lane."""
-        running = self._running_us[lane]
-        return running if self._late_held[lane] else max(running, self.world_us)
+        """The lowest order_us a valid line not yet numbered may get on this lane: held late context comes first."""
+        late_us = (held.event.ts_us for held in self._held[lane] if held.fate is Fate.LATE)
+        return max(self._running_us[lane], min(late_us, default=self.world_us))
 
     def _number(self, lane: int, fate: Fate, item: Event | Adjudication) -> Line:
         self.last_seq[lane] += 1
@@ -108,7 +108,6 @@ class Numbering:
     def _hold(self, event: Event, fate: Fate) -> None:
         due_us = self._chooser.due_us(event, fate, self._join_wait_us)
         heapq.heappush(self._held[event.lane], Held(due_us, event.event_id, fate, event))
-        self._late_held[event.lane] += fate is Fate.LATE
         self._next_due_us[event.lane] = self._held[event.lane][0].due_us
         self._patience_ends_us = min(self._patience_ends_us, due_us + PATIENCE_US)
 
@@ -119,7 +118,6 @@ class Numbering:
             line = self._number(lane, due.fate, due.event)
             lines.append(line)
             if due.fate is Fate.LATE:
-                self._late_held[lane] -= 1
                 self._note_degraded(due.event, line.order_us)
         self._next_due_us[lane] = held[0].due_us if held else self.window.end_us
         return lines
