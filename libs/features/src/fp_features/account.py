@@ -8,7 +8,7 @@ from fp_contracts.timestamps import US_PER_DAY
 from fp_features.packed import Reader, pack_column, pack_texts
 from fp_features.payment import Payment
 from fp_features.tally import Tally
-from fp_features.timeline import LATENESS_US, Timeline, add_total
+from fp_features.timeline import LATENESS_US, Timeline, add_total, floor_of
 
 LONGEST_US = 30 * US_PER_DAY
 RECENT_US = 7 * US_PER_DAY
@@ -18,10 +18,10 @@ _ABSENT = 2**32 - 1
 
 
 class AccountState:
-    """Payments of one account, kept for the longest window + lateness (31 days).
+    """Payments of one account, kept for the longest window + lateness (31 days, in whole days).
 
-    Every call of `update` first forgets what is older than its order clock by more than that; so a payment that is
-    late by up to LATENESS_US sees every window exactly. One that is later still sees what was not yet forgotten.
+    Every `update` first forgets what is older than that, by its order clock; so a payment that is late by up to
+    LATENESS_US sees every window exactly, and a later one sees itself and what was not yet forgotten.
     """
 
     __slots__ = ("_devices", "_instruments", "_merchants", "_met", "_payments", "_recent", "_totals")
@@ -41,8 +41,8 @@ class AccountState:
         Call it before asking for the features of this payment: account windows hold the current one.
         """
         payments = self._payments
-        floor_us = order_us - ACCOUNT_KEEP_US
-        if payments.times and payments.times[payments.start] <= floor_us:
+        floor_us = floor_of(order_us, ACCOUNT_KEEP_US)
+        if payments.times and payments.times[0] <= floor_us:
             self._prune(floor_us)
         ts_us, amount_minor, _, merchant_id, instrument_id, device_id = payment
         at = payments.add(ts_us)
@@ -54,15 +54,12 @@ class AccountState:
         self._devices.add(at, device_id, ts_us)
 
     def _prune(self, floor_us: int) -> None:
-        payments, before = self._payments, self._payments.start
-        cut = payments.prune(floor_us)
-        start = payments.start + cut
-        self._instruments.prune(before, start, cut, floor_us)
-        self._devices.prune(before, start, cut, floor_us)
-        for tally in (self._met, self._recent):
-            tally.drop(self._merchants, start)
-            tally.head -= cut
-        del self._merchants[:cut], self._totals[:cut]
+        gone = self._payments.prune(floor_us)
+        self._met.cut(self._merchants, gone)
+        self._recent.cut(self._merchants, gone)
+        self._instruments.prune(gone, floor_us)
+        self._devices.prune(gone, floor_us)
+        del self._merchants[:gone], self._totals[:gone]
 
     def windows(self, ts_us: int, widths_us: tuple[int, ...]) -> list[tuple[int, int]]:
         """(count, sum of amounts) of the payments in (t - w, t] for each of the growing widths."""
@@ -75,7 +72,7 @@ class AccountState:
         """Microseconds between the payment at `ts_us` and the one before it; None when none came in 30 days."""
         payments = self._payments
         end = payments.end(ts_us)
-        if end - payments.start < 2:
+        if end < 2:
             return None
         gap = ts_us - payments.times[end - 2]
         return gap if gap < LONGEST_US else None
@@ -95,7 +92,7 @@ class AccountState:
     def _merchants_in(self, ts_us: int, width_us: int) -> list[str]:
         payments = self._payments
         end = payments.end(ts_us)
-        return self._merchants[bisect_right(payments.times, ts_us - width_us, payments.start, end) : end]
+        return self._merchants[bisect_right(payments.times, ts_us - width_us, 0, end) : end]
 
     def with_instrument(self, instrument_id: str | None) -> Timeline | None:
         """Times of the payments with this instrument; None when there are none."""
@@ -107,11 +104,10 @@ class AccountState:
 
     def to_bytes(self) -> bytes:
         """The state as packed bytes; equal states give equal bytes."""
-        start = self._payments.start
-        times, amounts = self._payments.times[start:], (b - a for a, b in pairwise(self._totals[start:]))
+        times, amounts = self._payments.times, (b - a for a, b in pairwise(self._totals))
         parts = [_MAGIC, pack_column("I", (len(times),)), pack_column("q", times), pack_column("q", amounts)]
         for names in (self._merchants, self._instruments.names, self._devices.names):
-            parts += _pack_names(names[start:])
+            parts += _pack_names(names)
         return b"".join(parts)
 
     @classmethod
@@ -159,14 +155,14 @@ class Partners:
             if name is not None:
                 self.known.setdefault(name, Timeline()).times.append(ts_us)
 
-    def prune(self, before: int, start: int, cut: int, floor_us: int) -> None:
-        """Forget the payments from index `before` to `start`, all at or before `floor_us`; cut `cut` off the front."""
-        for name in set(self.names[before:start]) - {None}:
+    def prune(self, gone: int, floor_us: int) -> None:
+        """Forget the first `gone` payments, which are those at or before `floor_us`."""
+        for name in set(self.names[:gone]) - {None}:
             timeline = self.known[name]
             timeline.prune(floor_us)
             if not timeline.times:
                 del self.known[name]
-        del self.names[:cut]
+        del self.names[:gone]
 
 
 def _pack_names(column: list[str] | list[str | None]) -> list[bytes]:

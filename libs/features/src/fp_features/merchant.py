@@ -7,7 +7,7 @@ from fp_contracts.timestamps import US_PER_DAY
 from fp_features.labels import Known, Labels
 from fp_features.packed import Reader, pack_column, pack_texts
 from fp_features.payment import Payment
-from fp_features.timeline import LATENESS_US, Timeline, add_total
+from fp_features.timeline import LATENESS_US, Timeline, add_total, floor_of
 
 # Adjudication takes 6 days and a label one more to take effect.
 DELAY_US = 7 * US_PER_DAY
@@ -21,8 +21,8 @@ _MAGIC = b"FPM1"
 class MerchantState:
     """Payments of one merchant and what is known of them, kept for delay + longest window + lateness (38 days).
 
-    Every call of `update` first forgets what is older than its order clock by more than that; so a payment that is
-    late by up to LATENESS_US sees every window exactly. One that is later still sees what was not yet forgotten.
+    Every `update` first forgets what is older than that, by its order clock; so a payment that is late by up to
+    LATENESS_US sees every window exactly, and a later one sees what was not yet forgotten.
     """
 
     __slots__ = ("_labels", "_payments", "_totals")
@@ -34,10 +34,10 @@ class MerchantState:
 
     def update(self, ts_us: int, amount_minor: int, order_us: int) -> None:
         """Count one AUTH_REQUEST; `order_us` is the clock of the merge, which never goes back."""
-        floor_us = order_us - MERCHANT_KEEP_US
-        cut = self._payments.prune(floor_us)
-        if cut:
-            del self._totals[:cut]
+        floor_us = floor_of(order_us, MERCHANT_KEEP_US)
+        gone = self._payments.prune(floor_us)
+        if gone:
+            del self._totals[:gone]
         self._labels.prune(floor_us)
         add_total(self._totals, self._payments.add(ts_us), amount_minor)
 
@@ -65,11 +65,10 @@ class MerchantState:
 
     def to_bytes(self) -> bytes:
         """The state as packed bytes; equal states give equal bytes."""
-        start = self._payments.start
-        times, totals = self._payments.times[start:], self._totals[start:]
+        times = self._payments.times
         rows = self._labels.rows()
         parts = [_MAGIC, pack_column("I", (len(times), len(rows))), pack_column("q", times)]
-        parts.append(pack_column("q", (after - before for before, after in pairwise(totals))))
+        parts.append(pack_column("q", (after - before for before, after in pairwise(self._totals))))
         for event_id, known in rows:
             parts += (pack_column("q", known[:3]), pack_texts((event_id, known.value)))
         return b"".join(parts)

@@ -17,30 +17,32 @@ class Tally:
         self.head = 0
         self.counts: dict[str, int] = {}
 
-    def drop(self, names: list[str], upto: int) -> None:
-        """Leave out every entry before index `upto`."""
-        counts = self.counts
-        for name in names[self.head : upto]:
-            left = counts[name] - 1
-            if left:
-                counts[name] = left
-            else:
-                del counts[name]
-        self.head = max(self.head, upto)
-
     def add(self, times: list[int], names: list[str], at: int) -> None:
         """Count the entry just put at index `at`; when it is the newest, those that fell out of the window leave."""
         oldest_us = times[-1] - self.width_us
         if times[at] <= oldest_us:
             self.head += 1
             return
-        name = names[at]
-        self.counts[name] = self.counts.get(name, 0) + 1
+        counts, name = self.counts, names[at]
+        counts[name] = counts.get(name, 0) + 1
         head = self.head
         while times[head] <= oldest_us:
+            self._leave(names[head])
             head += 1
-        if head > self.head:
-            self.drop(names, head)
+        self.head = head
+
+    def _leave(self, name: str) -> None:
+        left = self.counts[name] - 1
+        if left:
+            self.counts[name] = left
+        else:
+            del self.counts[name]
+
+    def cut(self, names: list[str], gone: int) -> None:
+        """The owner is about to cut the first `gone` entries off its lists."""
+        for name in names[self.head : gone]:
+            self._leave(name)
+        self.head = max(self.head - gone, 0)
 
     def load(self, times: list[int], names: list[str]) -> None:
         """Count the window that ends with the newest entry."""

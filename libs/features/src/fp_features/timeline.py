@@ -6,17 +6,22 @@ from fp_contracts.timestamps import US_PER_DAY
 
 # How far behind the order clock a payment may come and still see, and count in, every window exactly.
 LATENESS_US = US_PER_DAY
-# Dead entries are cut off the front when they are the greater part, so each is moved O(1) times.
-_CUT_FROM = 32
+
+
+def floor_of(order_us: int, keep_us: int) -> int:
+    """What is at or before this time is forgotten: `keep_us` behind the order clock, in whole UTC days.
+
+    Whole days make forgetting rare (once a day per entity), so that it costs next to nothing per payment.
+    """
+    return (order_us - keep_us) // US_PER_DAY * US_PER_DAY
 
 
 class Timeline:
-    """Sorted event times (microseconds), equal ones in order of arrival; entries before `start` are dead."""
+    """Sorted event times (microseconds), equal ones in order of arrival."""
 
-    __slots__ = ("start", "times")
+    __slots__ = ("times",)
 
     def __init__(self) -> None:
-        self.start = 0
         self.times: list[int] = []
 
     def add(self, ts_us: int) -> int:
@@ -25,7 +30,7 @@ class Timeline:
         if not times or ts_us >= times[-1]:
             times.append(ts_us)
             return len(times) - 1
-        at = bisect_right(times, ts_us, self.start)
+        at = bisect_right(times, ts_us)
         times.insert(at, ts_us)
         return at
 
@@ -34,30 +39,25 @@ class Timeline:
         times = self.times
         if times and ts_us >= times[-1]:
             return len(times)
-        return bisect_right(times, ts_us, self.start)
+        return bisect_right(times, ts_us)
 
     def firsts(self, ts_us: int, end: int, widths_us: tuple[int, ...]) -> list[int]:
-        """For each width (growing) the index of the first entry in (t - w, …), looked for before `end`."""
-        times, start = self.times, self.start
+        """For each width (growing) the index of the first entry after t - w, looked for before index `end`."""
+        times = self.times
         firsts = []
         for width_us in widths_us:
-            end = bisect_right(times, ts_us - width_us, start, end)
+            end = bisect_right(times, ts_us - width_us, 0, end)
             firsts.append(end)
         return firsts
 
     def prune(self, floor_us: int) -> int:
-        """Kill every entry at or before `floor_us`; gives how many dead ones were cut off the front of `times`."""
-        times, start = self.times, self.start
-        if not times or times[start] > floor_us:
+        """Forget every entry at or before `floor_us`; gives their number."""
+        times = self.times
+        if not times or times[0] > floor_us:
             return 0
-        start = bisect_right(times, floor_us, start)
-        size = len(times)
-        if start < size and (start < _CUT_FROM or 2 * start < size):
-            self.start = start
-            return 0
-        del times[:start]
-        self.start = 0
-        return start
+        gone = bisect_right(times, floor_us)
+        del times[:gone]
+        return gone
 
 
 def add_total(totals: list[int], at: int, amount_minor: int) -> None:
