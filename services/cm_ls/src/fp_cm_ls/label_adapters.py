@@ -6,6 +6,7 @@ from fp_cm_ls import domain
 from fp_cm_ls.adapters import append, lock_cases, scope_of
 from fp_cm_ls.labeldesk import LabelBatch, LaneState
 from fp_cm_ls.plan import LABEL_SOURCE
+from fp_contracts.downstream import LabelAssertion
 from fp_runtime import outbox, ownership
 from fp_runtime.bus import Producer
 from fp_runtime.errors import Fenced
@@ -37,7 +38,7 @@ class PgLabels:
         rows: list[tuple[str, str]] = self._conn.execute(
             "SELECT class, detail FROM cm.label_line WHERE run = %s AND lane_seq BETWEEN %s AND %s ORDER BY lane_seq",
             (self._run, first, last),
-        ).fetchall()  # type: ignore[assignment]
+        ).fetchall()
         return rows
 
     def known(self, assertion_ids: Sequence[str]) -> set[str]:
@@ -83,7 +84,7 @@ class PgLabels:
             ],
         )  # fmt: skip
 
-    def _attach(self, cur: Cursor, event_id: str, assertion: domain.LabelAssertion) -> None:
+    def _attach(self, cur: Cursor, event_id: str, assertion: LabelAssertion) -> None:
         cases = cur.execute(
             "SELECT DISTINCT case_id FROM cm.trigger WHERE run = %s AND source_event_id = %s", (self._run, event_id)
         ).fetchall()

@@ -1,7 +1,7 @@
 """The label store's writer: adjudication batches to assertions, one transaction each, answered when published.
 
-Labels of one partition take their sequence from one locked row. Every batch, label or none, is followed by a watermark on every
-label partition: frontier = what the adjudicator promised + the effect delay (dataflow.md §3, §6).
+Labels of one partition take their sequence from one locked row. Every batch, label or none, is followed by a watermark
+on every label partition: frontier = what the adjudicator promised + the effect delay (dataflow.md §3, §6).
 """
 
 import hashlib
