@@ -1,0 +1,66 @@
+"""Each planted bug is noticed by some seed: a simulation that cannot fail proves nothing."""
+
+import pytest
+
+from fp_runtime.eventtime import merge, sequence
+from fp_runtime.eventtime.sequence import LineBroken, Seen, SourceTrack
+
+from .bugs import Bug
+from .checks import check
+from .expect import expect
+from .kernel import Stuck, random_plan
+from .run import simulate
+from .world import build
+
+SEEDS = 60
+NOTICED = (AssertionError, Stuck, LineBroken)
+
+
+def plant(bug: Bug, patch: pytest.MonkeyPatch) -> None:
+    """Bugs of the pure functions are planted there; all others by the switch in the simulated service."""
+    if bug is Bug.FRONTIER_INCLUDES_TIES:
+        patch.setattr(merge, "bisect_left", lambda pending, bound: merge_right(pending, bound[0]))
+    elif bug is Bug.FRONTIER_OVER_GAP:
+        patch.setattr(SourceTrack, "promise", _promise_over_gap)
+        patch.setattr(SourceTrack, "accept", _accept_without_order_check)
+    elif bug is Bug.DUPLICATE_TEST_WITHOUT_GAPS:
+        patch.setattr(SourceTrack, "accept", _accept_without_gaps)
+
+
+def merge_right(pending: list[merge.Head], bound: int) -> int:
+    """How many heads lie at or below the bound."""
+    return sum(head.order_us <= bound for head in pending)
+
+
+def _promise_over_gap(self: SourceTrack, frontier_us: int, last_seq: int, offset: int = -1) -> None:
+    self.frontier_us = max(self.frontier_us, frontier_us)
+
+
+_accept = SourceTrack.accept
+
+
+def _accept_without_order_check(self: SourceTrack, seq: int, payload_hash: bytes, order_us: int) -> Seen:
+    return _accept(self, seq, payload_hash, max(order_us, self.frontier_us))
+
+
+def _accept_without_gaps(self: SourceTrack, seq: int, payload_hash: bytes, order_us: int) -> Seen:
+    seen = _accept(self, seq, payload_hash, order_us) if seq > self.last else sequence.Seen.DUPLICATE
+    self.gaps.clear()
+    return seen
+
+
+def noticed(bug: Bug, seed: int) -> bool:
+    """Whether the run of a seed fails in one of the ways that a rule can fail."""
+    world = build(seed)
+    plan = random_plan(seed, bug)
+    try:
+        check(simulate(world, plan), expect(world))
+    except NOTICED:
+        return True
+    return False
+
+
+@pytest.mark.parametrize("bug", Bug, ids=lambda bug: bug.name.lower())
+def test_a_planted_bug_is_noticed(bug: Bug, monkeypatch: pytest.MonkeyPatch) -> None:
+    plant(bug, monkeypatch)
+    assert any(noticed(bug, seed) for seed in range(SEEDS)), f"{bug.value}: {SEEDS} seeds did not notice"
