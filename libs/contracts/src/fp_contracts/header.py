@@ -8,6 +8,7 @@ i64 µs, last_seq u64}.
 import struct
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import NamedTuple
 
 VERSION = 1
 NONE_TS = -(2**63)
@@ -49,9 +50,11 @@ class Mark:
     last_seq: int
 
 
-@dataclass(frozen=True, slots=True)
-class Header:
-    """One decoded packed header. `seq` starts at 1 per (source, topic, partition); 0 = takes no sequence."""
+class Header(NamedTuple):
+    """One decoded packed header. `seq` starts at 1 per (source, topic, partition); 0 = takes no sequence.
+
+    A named tuple: a frozen dataclass costs 1 µs more per record.
+    """
 
     kind: Kind
     run_tag: bytes
@@ -68,18 +71,24 @@ _KINDS = {int(kind): kind for kind in Kind}
 
 def pack(header: Header) -> bytes:
     """Header to bytes; ValueError when a source name is over 255 bytes."""
-    source = header.source.encode()
-    head = _FIXED.pack(
-        VERSION, header.kind, header.run_tag, header.seq, header.order_us, header.frontier_us, header.payload_hash,
-        len(source),
+    head = pack_plain(
+        header.kind, header.run_tag, header.source.encode(), header.seq, header.order_us, header.payload_hash,
+        header.frontier_us,
     )  # fmt: skip
     if not header.marks:
-        return head + source + b"\0"
-    parts = [head, source, bytes((len(header.marks),))]
+        return head
+    parts = [head[:-1], bytes((len(header.marks),))]
     for mark in header.marks:
         name = mark.source.encode()
         parts.append(bytes((len(name),)) + name + _MARK.pack(mark.frontier_us, mark.last_seq))
     return b"".join(parts)
+
+
+def pack_plain(
+    kind: int, run_tag: bytes, source: bytes, seq: int, order_us: int, payload_hash: bytes, frontier_us: int = NONE_TS
+) -> bytes:
+    """The bytes of a header without marks, for hot paths: building a Header costs more than packing it."""
+    return _FIXED.pack(VERSION, kind, run_tag, seq, order_us, frontier_us, payload_hash, len(source)) + source + b"\0"
 
 
 def unpack(raw: bytes) -> Header:

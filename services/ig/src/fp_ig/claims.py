@@ -5,11 +5,11 @@ unique identity decides). When it does not, the same lines are numbered again wi
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
-from fp_contracts.header import NONE_TS, Header, Kind, Mark, pack
+from fp_contracts.header import NONE_TS, Header, Kind, Mark, pack, pack_plain
 from fp_contracts.reasons import LineClass, Quarantine
 from fp_contracts.topics import ARRIVAL_ENTITIES, ARRIVAL_EVENTS, FLOW_ANCHOR, INGRESS, TRAFFIC
 from fp_ig.domain import Admissible, Quarantined
@@ -41,6 +41,30 @@ class Known(NamedTuple):
 
     payload_hash: bytes
     principal: int
+
+
+Find = Callable[[bytes], Known | None]
+"""The first claim of an identity, None where none is known."""
+
+
+class Recent:
+    """First claims lately made, so that most duplicates are seen before the store is asked. Bounded: the older half
+    goes at once."""
+
+    def __init__(self, limit: int) -> None:
+        self._half = limit // 2
+        self._young: dict[bytes, Known] = {}
+        self._old: dict[bytes, Known] = {}
+
+    def find(self, identity: bytes) -> Known | None:
+        """See Find."""
+        return self._young.get(identity) or self._old.get(identity)
+
+    def add(self, claimed: Mapping[bytes, Known]) -> None:
+        """Remember claims that were committed."""
+        self._young.update(claimed)
+        if len(self._young) > self._half:
+            self._young, self._old = {}, self._young
 
 
 class Row(NamedTuple):
@@ -85,10 +109,10 @@ class Numbered:
     aside: list[tuple[Row, bytes, bytes | None]] = field(default_factory=list)
 
 
-def number(part: Part, known: Mapping[bytes, Known], fresh: dict[bytes, Known]) -> Numbered:
+def number(part: Part, find: Find, fresh: dict[bytes, Known]) -> Numbered:
     """Classes, sequences and order of a part's lines; identities admitted here are added to `fresh`.
 
-    `known` holds first claims of earlier parts. The frontier rides on the last record admitted per topic.
+    `find` knows first claims of earlier parts. The frontier rides on the last record admitted per topic.
     """
     lane, principal = part.lane, part.principal
     order, seqs, lane_seq = LaneOrder(lane.floor_us), list(lane.last_seqs), lane.last_lane_seq
@@ -100,7 +124,7 @@ def number(part: Part, known: Mapping[bytes, Known], fresh: dict[bytes, Known]) 
             row = _aside(lane.number, lane_seq, line.reason, principal, b"", line.sha256)
             done.aside.append((row, line.sha256, line.raw))
         else:
-            first = fresh.get(line.identity) or known.get(line.identity)
+            first = fresh.get(line.identity) or find(line.identity)
             if first is None:
                 fresh[line.identity] = Known(line.payload_hash, principal)
                 seqs[line.topic] += 1
@@ -178,10 +202,10 @@ class Stamp:
 def attempt(stamp: Stamp, row: Row, key: bytes, raw: bytes, traceparent: bytes | None) -> Attempt:
     """The record of an admitted row, equal whenever it is built: exact bytes, header from the row alone."""
     topic = KIND_TOPIC[row.kind]
-    header = Header(
-        Kind(row.kind), stamp.run_tag, stamp.writer, row.seq, row.order_us, row.payload_hash, row.frontier_us
+    header = pack_plain(
+        row.kind, stamp.run_tag, stamp.writer.encode(), row.seq, row.order_us, row.payload_hash, row.frontier_us
     )
-    return Attempt(row.lane, topic, row.seq, Out(INGRESS[topic], row.lane, key, raw, pack(header), traceparent))
+    return Attempt(row.lane, topic, row.seq, Out(INGRESS[topic], row.lane, key, raw, header, traceparent))
 
 
 def attempts(stamp: Stamp, numbered: Numbered) -> list[Attempt]:
@@ -200,17 +224,17 @@ def watermark(stamp: Stamp, lane: Lane, topic: int) -> Attempt:
 
 def facts_of(tried: Sequence[Attempt], deliveries: Sequence[Delivery], how: str = "P") -> list[Fact]:
     """Acknowledged sequences as ranges; watermarks and what has no offset are left out."""
-    found: dict[tuple[int, int], list[Fact]] = {}
+    ranges: dict[tuple[int, int], list[list[int]]] = {}
     for one, delivery in zip(tried, deliveries, strict=True):
-        if one.seq == 0 or delivery.offset is None:
+        seq, offset = one.seq, delivery.offset
+        if seq == 0 or offset is None:
             continue
-        ranges = found.setdefault((one.lane, one.topic), [])
-        last = ranges[-1] if ranges else None
-        if last and one.seq == last.first_seq + last.n and delivery.offset == last.first_offset + last.n:
-            ranges[-1] = last._replace(n=last.n + 1)
+        mine = ranges.setdefault((one.lane, one.topic), [])
+        if mine and seq == mine[-1][0] + mine[-1][2] and offset == mine[-1][1] + mine[-1][2]:
+            mine[-1][2] += 1
         else:
-            ranges.append(Fact(one.lane, one.topic, one.seq, delivery.offset, 1, how))
-    return [fact for ranges in found.values() for fact in ranges]
+            mine.append([seq, offset, 1])
+    return [Fact(lane, topic, seq, offset, n, how) for (lane, topic), mine in ranges.items() for seq, offset, n in mine]
 
 
 def answer_of(row: Row) -> tuple[str, str]:

@@ -1,7 +1,6 @@
 """The writer: claim, publish, record, answer; one claim at a time, produced in that order (dataflow.md §3)."""
 
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -11,7 +10,7 @@ import structlog
 from fp_contracts.reasons import LineClass
 from fp_contracts.topics import INGRESS
 from fp_ig import claims
-from fp_ig.claims import Attempt, Fact, Known, Lane, Numbered, Part, Row, Stamp
+from fp_ig.claims import Attempt, Fact, Known, Lane, Numbered, Part, Recent, Row, Stamp
 from fp_ig.domain import Admissible, Quarantined
 from fp_ig.intake import Answer, Batch, Classes, Code, Intake, Problem, Unknown
 from fp_ig.resolver import Resolver
@@ -99,7 +98,7 @@ class Writer:
         self._clock_s = clock_s
         self._lanes: dict[int, Lane] | None = None
         self._open: dict[int, list[Attempt]] = {}
-        self._recent: OrderedDict[bytes, Known] = OrderedDict()
+        self._recent = Recent(RECENT_IDENTITIES)
         self._acked_at = float("-inf")
         self._retry_at = float("-inf")
         self._seen = dict.fromkeys(LineClass, 0)
@@ -232,22 +231,24 @@ class Writer:
 
     def _claim(self, parts: Sequence[Part]) -> list[Numbered]:
         """Number and commit; when identities turn out to be claimed, number again without them."""
-        known: Mapping[bytes, Known] = self._recent
+        stored: dict[bytes, Known] = {}
+
+        def find(identity: bytes) -> Known | None:
+            return self._recent.find(identity) or stored.get(identity)
+
         while True:
             fresh: dict[bytes, Known] = {}
-            numbered = [claims.number(part, known, fresh) for part in parts]
+            numbered = [claims.number(part, find, fresh) for part in parts]
             changed = [done for done in numbered if done.after != done.before]
             if not changed or self._store.claim(changed):
                 break
-            known = {**known, **self._store.known(list(fresh))}
+            stored |= self._store.known(list(fresh))
         self._adopt(numbered, fresh)
         return numbered
 
     def _adopt(self, numbered: Sequence[Numbered], fresh: Mapping[bytes, Known]) -> None:
         assert self._lanes is not None
-        self._recent.update(fresh)
-        while len(self._recent) > RECENT_IDENTITIES:
-            self._recent.popitem(last=False)
+        self._recent.add(fresh)
         for done in numbered:
             self._lanes[done.after.number] = done.after
             for row in done.rows:
