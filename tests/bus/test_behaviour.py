@@ -218,7 +218,7 @@ def test_a_paused_partition_is_silent_and_goes_on_without_a_gap(env: Env) -> Non
     env.producer().publish(numbered(100) + numbered(100, partition=1))
     consumer = env.consumer("g")
     consumer.assign({TP: 0, (RTDL, 1): 0})
-    seen = until(lambda: consumer.poll(10, 0.2), 20, "the first records")
+    seen = until(lambda: consumer.poll(10, 0.2) or None, 20, "the first records")
     consumer.pause([TP])
     paused = [record for _ in range(40) for record in consumer.poll(10, 0.02)]
     assert {record.partition for record in paused} <= {1}
