@@ -16,6 +16,7 @@ from fp_contracts.fold import RunState
 from fp_contracts.phases import PHASES
 from fp_contracts.runconfig import config_digest
 from fp_runtime import controllog, gate, lease, openrun
+from fp_runtime.builds import build_digest
 from fp_runtime.bus import FetchProfile
 from fp_runtime.controllog import Event
 from fp_runtime.evidence import open_store
@@ -64,6 +65,7 @@ class Participant:
         self._first_seen: dict[tuple[str, int], float] = {}
         self._asked_at: dict[str, float] = {}
         self._beat_at = 0.0
+        self._build_digest = build_digest(settings.service)
         self.ready = True
 
     def start(self) -> None:
@@ -193,7 +195,7 @@ class Participant:
             service=self._settings.service,
             instance=self._settings.instance,
             run_config_digest=config_digest(state.header.config),
-            build_digest=self._settings.build_digest,
+            build_digest=self._build_digest,
             profile=self._settings.profile,
             ready=self.ready,
             telemetry_us=at_us,

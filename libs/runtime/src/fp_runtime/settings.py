@@ -31,7 +31,6 @@ class RuntimeSettings(BaseSettings):
     )
     s3_endpoint: str | None = Field(None, description="Address of an S3-compatible server; none = AWS")
     topic_prefix: str = Field("", description="Prefix of every topic name, for tests and replays; dev_full refuses it")
-    build_digest: str = Field("", description="Digest of the running build, compared with the pinned manifest")
     authority_digest: str = Field("", description="Digest of the pinned design authority and handle registry")
     otlp_endpoint: str | None = Field(
         None, description="OTLP/HTTP address of the telemetry collector; none = no export"

@@ -71,7 +71,7 @@ def render_program(program: Program, folder: Path, logs: Path, marker: str) -> s
     return _section(f"program:{program.name}", settings)
 
 
-def render_supervisord(folder: Path, logs: Path, root: bool, max_files: int) -> str:
+def render_supervisord(folder: Path, logs: Path, root: bool) -> str:
     """The main configuration: a unix socket for orders, programs from `conf.d/`."""
     daemon = {
         "logfile": str(logs / "supervisord.log"),
@@ -82,7 +82,7 @@ def render_supervisord(folder: Path, logs: Path, root: bool, max_files: int) -> 
         "directory": "/",
         "nodaemon": "true",
         "silent": "true",
-        "minfds": str(max_files),
+        "minfds": "256",  # it closes so many before each exec, deaf to signals meanwhile; the tether raises the limit
         "umask": "022",
     }
     if root:

@@ -3,7 +3,7 @@
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from functools import partial
 from pathlib import Path
 
@@ -122,8 +122,15 @@ def _run(supervisor: Supervisor, servers: Sequence[Server], step: OnStep, die_wi
         supervisor.update(OWNER, programs)
     else:
         supervisor.launch(OWNER, programs, die_with_caller)
+    given_up = threading.Event()
     with ThreadPoolExecutor(len(servers)) as pool:
-        list(pool.map(partial(_start, supervisor, step), servers))
+        jobs = [pool.submit(_start, supervisor, step, given_up, server) for server in servers]
+        try:
+            for job in as_completed(jobs):
+                job.result()
+        except BaseException:  # Ctrl-C too: nobody waits for the others
+            given_up.set()
+            raise
 
 
 def _prepare(step: OnStep, server: Server) -> Program:
@@ -136,7 +143,7 @@ def _prepare(step: OnStep, server: Server) -> Program:
         ) from error
 
 
-def _start(supervisor: Supervisor, step: OnStep, server: Server) -> None:
+def _start(supervisor: Supervisor, step: OnStep, given_up: threading.Event, server: Server) -> None:
     began = time.monotonic()
     log = supervisor.logs / f"{server.name}.log"
     read_from = log.stat().st_size if log.exists() else 0
@@ -146,6 +153,8 @@ def _start(supervisor: Supervisor, step: OnStep, server: Server) -> None:
 
     def ready() -> bool:
         nonlocal last
+        if given_up.is_set():
+            return True
         try:
             server.probe()
         except NotReady as error:
@@ -158,7 +167,8 @@ def _start(supervisor: Supervisor, step: OnStep, server: Server) -> None:
         until(ready, _READY_TIMEOUT_S, f"{server.name} answers", interval_s=0.05)
     except TimeoutError as error:
         raise UserError(f"{server.name} is not ready", f"{error} ({last})", f"see {log}") from error
-    step(server.name, "ready", time.monotonic() - began)
+    if not given_up.is_set():
+        step(server.name, "ready", time.monotonic() - began)
 
 
 def _check(supervisor: Supervisor, server: Server, log: Path, read_from: int) -> None:

@@ -4,7 +4,6 @@ import contextlib
 import http.client
 import json
 import os
-import resource
 import shutil
 import socket
 import sys
@@ -61,9 +60,7 @@ class Supervisor:
             _write_private(self.folder / "env" / program.env_file_name(), json.dumps(dict(program.env)))
         sections = [render_program(p, self.folder, self.logs, str(self.state_dir)) for p in programs]
         _write_private(self.folder / "conf.d" / f"{owner}.conf", "\n".join(sections))
-        _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        max_files = 65_536 if hard == resource.RLIM_INFINITY else min(hard, 65_536)
-        main = render_supervisord(self.folder, self.logs, os.geteuid() == 0, max_files)
+        main = render_supervisord(self.folder, self.logs, root=os.geteuid() == 0)
         _write_private(self.folder / "supervisord.conf", main)
 
     def launch(self, owner: str, programs: Sequence[Program], die_with_caller: bool = False) -> None:

@@ -7,10 +7,12 @@ import argparse
 import ctypes
 import json
 import os
+import resource
 import signal
 import sys
 
 _PR_SET_PDEATHSIG = 1
+_FILES = 65_536
 _SUPERVISOR = "FP_SUPERVISOR_PID"
 MARK = "FP_STACK_MEMBER"
 
@@ -29,6 +31,7 @@ def main(arguments: list[str]) -> None:
         environment[_SUPERVISOR] = str(os.getpid())
     if options.mark:
         environment[MARK] = options.mark
+    _raise_file_limit()
     if options.user:
         _become(options.user)
     if options.death_signal:
@@ -36,6 +39,14 @@ def main(arguments: list[str]) -> None:
         if os.getppid() != parent:
             sys.exit("tether: the parent is gone")
     os.execvpe(options.argv[0], options.argv, environment)
+
+
+def _raise_file_limit() -> None:
+    """Servers hold a file per log segment and connection; the usual soft limit of 1,024 is too low for them."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _FILES if hard == resource.RLIM_INFINITY else min(_FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _become(user: str) -> None:

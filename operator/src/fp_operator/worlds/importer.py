@@ -79,27 +79,19 @@ def _build(
     rows_per_file: int,
     progress: Progress,
 ) -> WorldManifest:
-    progress("read", 0, None)
-    staged.execute(sql.staging(mapping, relation(staged, files, mapping)))
+    dropped = _stage(staged, files, mapping, progress)
     total = rows.count_rows(staged)
-    progress("check", total, total)
-    rows.check(staged, mapping)
-    _keep(staged, mapping.filter)
-    dropped = rows.drop_duplicates(staged, mapping)
-    total = rows.count_rows(staged)
-    if not total:
-        raise UserError("world", "no row is left", "check the mapping's filter and the source files")
     tokenised = _tokenise(staged, token_key)
     source_sha256 = files_sha256(files)
     world_id = world.world_id(source_sha256, mapping.digest)
+    payments = _tables(staged, _STREAM_QUERY)
     stream = write_view(
-        folder, "stream/payments", STREAM_SCHEMA, _tables(staged, _STREAM_QUERY), rows_per_file,
-        lambda done: progress("stream", done, total),
-    )  # fmt: skip
+        folder, "stream/payments", STREAM_SCHEMA, payments, rows_per_file, lambda n: progress("stream", n, total)
+    )
+    labels = (_with_event_ids(table, world_id) for table in _tables(staged, _TRUTH_QUERY))
     truth = write_view(
-        folder, "truth/truth", TRUTH_SCHEMA, (_with_event_ids(t, world_id) for t in _tables(staged, _TRUTH_QUERY)),
-        rows_per_file, lambda done: progress("truth", done, total),
-    )  # fmt: skip
+        folder, "truth/truth", TRUTH_SCHEMA, labels, rows_per_file, lambda n: progress("truth", n, total)
+    )
     return WorldManifest(
         name=mapping.name,
         description=mapping.description,
@@ -114,6 +106,20 @@ def _build(
         truth=truth,
         **_counted(staged),
     )
+
+
+def _stage(staged: duckdb.DuckDBPyConnection, files: list[str], mapping: Mapping, progress: Progress) -> int:
+    """Read, check, filter; how many repeated rows were dropped."""
+    progress("read", 0, None)
+    staged.execute(sql.staging(mapping, relation(staged, files, mapping)))
+    found = rows.count_rows(staged)
+    progress("check", found, found)
+    rows.check(staged, mapping)
+    _keep(staged, mapping.filter)
+    dropped = rows.drop_duplicates(staged, mapping)
+    if not rows.count_rows(staged):
+        raise UserError("world", "no row is left", "check the mapping's filter and the source files")
+    return dropped
 
 
 def _counted(staged: duckdb.DuckDBPyConnection) -> dict[str, Any]:

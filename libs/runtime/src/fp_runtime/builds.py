@@ -1,0 +1,33 @@
+"""What code a process runs: a digest over the files of its packages, read by the process itself (gates.md P2)."""
+
+import hashlib
+from importlib.util import find_spec
+from pathlib import Path
+
+LIBRARIES = ("fp_contracts", "fp_features", "fp_runtime")
+PACKAGE_OF = {"archive": "fp_rtdl", "actions": "fp_df"}
+_CODE = {".py", ".sql", ".json", ".html", ".toml", ".lock"}
+
+
+def package_of(service: str) -> str:
+    """The package that a service runs; two services are second processes of another's package."""
+    return PACKAGE_OF.get(service, f"fp_{service}")
+
+
+def package_files(package: str) -> list[tuple[str, bytes]]:
+    """(name, bytes) of the code and data files of an installed package, sorted by name."""
+    spec = find_spec(package)
+    if spec is None or spec.origin is None:
+        raise ModuleNotFoundError(package)
+    root = Path(spec.origin).parent
+    found = (path for path in root.rglob("*") if path.suffix in _CODE and path.is_file())
+    return sorted((f"{package}/{path.relative_to(root).as_posix()}", path.read_bytes()) for path in found)
+
+
+def build_digest(service: str) -> str:
+    """hex64 over names and bytes of everything of ours that a service runs."""
+    total = hashlib.sha256()
+    for package in (*LIBRARIES, package_of(service)):
+        for name, body in package_files(package):
+            total.update(f"{name}\0{hashlib.sha256(body).hexdigest()}\n".encode())
+    return total.hexdigest()

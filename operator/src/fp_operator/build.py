@@ -1,0 +1,88 @@
+"""P(-1): what was built. In the local profile the image is the source tree that runs; the manifest says so."""
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fp_contracts.canonical import digest_of, sha256_hex
+from fp_contracts.evaluation import Evaluation, Predicate
+from fp_contracts.phases import PHASES
+from fp_contracts.services import REQUIRED
+from fp_runtime.builds import build_digest
+
+FAILED, MISSING = PHASES["P(-1)"].blockers
+
+
+@dataclass(frozen=True, slots=True)
+class BuildFacts:
+    """What the build found: digest of each service, revision, lock bytes, components of the lock; None = not had."""
+
+    digests: Mapping[str, str]
+    revision: str | None
+    lock: bytes | None
+    components: tuple[tuple[str, str], ...]
+    fault: str | None = None
+
+
+def gather(root: Path | None, revision: str | None) -> BuildFacts:
+    """Facts of the build that runs here; `root` is the folder with uv.lock, None for an installed wheel set."""
+    lock = None if root is None or not (root / "uv.lock").is_file() else (root / "uv.lock").read_bytes()
+    try:
+        digests = {service: build_digest(service) for service in REQUIRED}
+    except (ModuleNotFoundError, OSError) as error:
+        return BuildFacts({}, revision, lock, (), str(error))
+    return BuildFacts(digests, revision, lock, _components(lock))
+
+
+def manifest(facts: BuildFacts) -> dict[str, Any]:
+    """The digest manifest: its own digest is pinned in every run's configuration."""
+    return {"kind": "source", "services": dict(facts.digests)}
+
+
+def evaluate(facts: BuildFacts) -> Evaluation:
+    """P(-1): every service has a digest, the lock and its components are known."""
+    missing = [service for service in REQUIRED if service not in facts.digests]
+    lock = None if facts.lock is None else sha256_hex(facts.lock)
+    document = manifest(facts)
+    return Evaluation(
+        (
+            Predicate("build", facts.fault or "complete", "complete", facts.fault is None, FAILED, final=True),
+            Predicate("service digests", ", ".join(missing) or "all", "none missing", not missing, MISSING,
+                      final=True),
+            Predicate("source revision", facts.revision or "none", "pinned", facts.revision is not None, MISSING,
+                      final=True),
+            Predicate("lock and components", f"{len(facts.components)} components", "lock present, at least 1",
+                      lock is not None and bool(facts.components), MISSING, final=True),
+        ),
+        {
+            "digest_manifest": document,
+            "sbom": {
+                "bomFormat": "CycloneDX", "specVersion": "1.6", "version": 1,
+                "components": [
+                    {"type": "library", "name": name, "version": version, "purl": f"pkg:pypi/{name}@{version}"}
+                    for name, version in facts.components
+                ],
+            },
+            "provenance": {
+                "_type": "https://in-toto.io/Statement/v1",
+                "predicateType": "https://slsa.dev/provenance/v1",
+                "subject": [
+                    {"name": f"fp-{service}", "digest": {"sha256": digest}}
+                    for service, digest in sorted(facts.digests.items())
+                ],
+                "predicate": {"revision": facts.revision, "lock_sha256": lock, "builder": "source tree in place"},
+            },
+            "release_receipt": {
+                "manifest_digest": digest_of(document), "revision": facts.revision, "lock_sha256": lock,
+            },
+        },
+    )  # fmt: skip
+
+
+def _components(lock: bytes | None) -> tuple[tuple[str, str], ...]:
+    if lock is None:
+        return ()
+    packages = tomllib.loads(lock.decode()).get("package", [])
+    return tuple(sorted((p["name"], p.get("version", "0")) for p in packages if "version" in p))

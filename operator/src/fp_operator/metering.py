@@ -1,0 +1,129 @@
+"""The meter: samples every process of the environment about once a second into ops.meter, for the open run.
+
+Runs as a supervised program (`python -m fp_operator.metering`). Usage outside a run belongs to no receipt: it is
+sampled from the moment the run is pinned.
+"""
+
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+from pydantic import Field
+
+from fp_operator.prices import price_table
+from fp_operator.stack import Supervisor
+from fp_runtime import logs, meter, openrun, settings
+from fp_runtime.errors import UserError
+from fp_runtime.meter import Prices, Sample, Usage
+from fp_runtime.postgres import connect, transaction
+from fp_runtime.settings import RuntimeSettings
+
+INTERVAL_S = 1.0
+
+
+class MeterSettings(RuntimeSettings):
+    """What the meter needs beside the shared settings."""
+
+    state_dir: str = Field(min_length=1, description="State folder whose supervised programs are metered")
+
+
+@dataclass(slots=True)
+class Reading:
+    """Counters of one process at one moment; cumulative since it started."""
+
+    started: float
+    cpu_us: int
+    read_bytes: int
+    write_bytes: int
+    rss_bytes: int
+
+
+def read_tree(pid: int) -> Reading | None:
+    """Counters of a process and its children; None when it is gone."""
+    try:
+        root = psutil.Process(pid)
+        total = Reading(root.create_time(), 0, 0, 0, 0)
+        for process in (root, *root.children(recursive=True)):
+            _add(total, process)
+    except psutil.Error:
+        return None
+    return total
+
+
+def _add(total: Reading, process: psutil.Process) -> None:
+    try:
+        with process.oneshot():
+            cpu, memory, io = process.cpu_times(), process.memory_info(), process.io_counters()
+    except psutil.Error:
+        return
+    total.cpu_us += int((cpu.user + cpu.system) * 1_000_000)
+    total.rss_bytes += memory.rss
+    total.read_bytes += io.read_bytes
+    total.write_bytes += io.write_bytes
+
+
+def used(before: Reading | None, now: Reading, seconds: float) -> Usage:
+    """Usage between two readings; a process that started in between counts from its start. Counters never fall."""
+    base = before if before is not None and before.started == now.started else Reading(now.started, 0, 0, 0, 0)
+    return Usage(
+        cpu_us=max(0, now.cpu_us - base.cpu_us),
+        rss_bytes_s=int(now.rss_bytes * seconds),
+        read_bytes=max(0, now.read_bytes - base.read_bytes),
+        write_bytes=max(0, now.write_bytes - base.write_bytes),
+    )
+
+
+class Meter:
+    """Samples the programs of one supervisor."""
+
+    def __init__(self, supervisor: Supervisor, prices: Prices) -> None:
+        self._supervisor = supervisor
+        self._prices = prices
+        self._readings: dict[str, Reading] = {}
+        self._at = time.monotonic()
+
+    def sample(self) -> list[Sample]:
+        """Priced usage of every living program since the last call."""
+        now = time.monotonic()
+        seconds, self._at = now - self._at, now
+        samples = []
+        for name, reading in self._read():
+            usage = used(self._readings.get(name), reading, seconds)
+            self._readings[name] = reading
+            samples.append(Sample(name, name, usage, meter.price(usage, self._prices)))
+        return samples
+
+    def _read(self) -> Iterator[tuple[str, Reading]]:
+        try:
+            states = self._supervisor.states()
+        except UserError:
+            return
+        for name, state in states.items():
+            reading = read_tree(state.pid) if state.pid else None
+            if reading is not None:
+                yield name, reading
+
+
+def main() -> None:
+    """Meter until asked to stop."""
+    config = settings.load(MeterSettings)
+    logs.configure(config.instance, config.log_level)
+    stop = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    measure = Meter(Supervisor(Path(config.state_dir)), price_table()[0])
+    conn = connect(config.pg_dsn, config.instance)
+    measure.sample()
+    while not stop.wait(INTERVAL_S):
+        samples = measure.sample()
+        run = openrun.find(conn)
+        if run is not None and samples:
+            with transaction(conn) as cur:
+                meter.add(cur, run.platform_run_id, samples)
+
+
+if __name__ == "__main__":
+    main()

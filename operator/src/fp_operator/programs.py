@@ -1,0 +1,84 @@
+"""The services of the mesh as supervised programs, each with its own role, instance name and ports."""
+
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from fp_contracts.services import instances
+from fp_operator.stack import Program, StackAddresses
+from fp_runtime.builds import package_of
+
+MODES = {"archive": ("archive",), "actions": ("actions",), "actuator": ("actuator",)}
+PORTS = ("ig", "cm_ls", "verdict", "actuator")
+_PRIORITY = 500
+
+
+def role_of(service: str) -> str:
+    """The database role of a service: second processes share their package's."""
+    return f"fp_{package_of(service).removeprefix('fp_')}"
+
+
+def make_programs(
+    addresses: StackAddresses,
+    state_dir: Path,
+    ports: Mapping[str, int],
+    password: Callable[[str], str],
+    shared: Mapping[str, str],
+    members: Mapping[str, int],
+) -> list[Program]:
+    """Every service instance of an environment, the actuator and the meter. `shared`: digests and keys for all."""
+    urls = {
+        "FP_IG_URL": f"http://127.0.0.1:{ports['ig']}",
+        "FP_CM_URL": f"http://127.0.0.1:{ports['cm_ls']}",
+        "FP_ACTUATOR_URL": f"http://127.0.0.1:{ports['actuator']}",
+    }
+    own = {
+        "ig": {"FP_IG_PORT": str(ports["ig"])},
+        "cm_ls": {"FP_CM_PORT": str(ports["cm_ls"])},
+        "verdict": {"FP_PAGE_PORT": str(ports["verdict"])},
+    }
+    programs = [_actuator(state_dir, ports["actuator"])]
+    for name in instances(members, ("ig-0",)):
+        service = name.rpartition("-")[0]
+        role = role_of(service)
+        env = {
+            **_addresses(addresses),
+            **shared,
+            **urls,
+            **own.get(service, {}),
+            "FP_INSTANCE": name,
+            "FP_PG_DSN": addresses.pg_dsn_as(role, password(role)),
+        }
+        programs.append(_program(name, service, env, state_dir))
+    meter_env = {
+        **_addresses(addresses),
+        "FP_INSTANCE": "meter-0",
+        "FP_PG_DSN": addresses.pg_dsn_as("fp_operator", password("fp_operator")),
+        "FP_STATE_DIR": str(state_dir),
+    }
+    programs.append(
+        Program("meter-0", (sys.executable, "-m", "fp_operator.metering"), meter_env, priority=_PRIORITY - 1)
+    )
+    return programs
+
+
+def _addresses(addresses: StackAddresses) -> dict[str, str]:
+    found = {
+        "FP_KAFKA_BOOTSTRAP": addresses.kafka_bootstrap,
+        "FP_REDIS_URL": addresses.redis_url,
+        "FP_EVIDENCE_URL": addresses.evidence_url,
+        "FP_ARCHIVE_URL": addresses.archive_url,
+        "FP_ORACLE_URL": addresses.oracle_url,
+        "FP_OTLP_ENDPOINT": addresses.otlp_endpoint,
+    }
+    return {name: value for name, value in found.items() if value}
+
+
+def _program(name: str, service: str, env: Mapping[str, str], state_dir: Path) -> Program:
+    argv = (sys.executable, "-m", package_of(service), *MODES.get(service, ()))
+    return Program(name, argv, env, cwd=state_dir, priority=_PRIORITY)
+
+
+def _actuator(state_dir: Path, port: int) -> Program:
+    env = {"FP_ACTUATOR_PORT": str(port), "FP_ACTUATOR_FILE": str(state_dir / "actuator.sqlite")}
+    return Program("actuator", (sys.executable, "-m", "fp_df", "actuator"), env, cwd=state_dir, priority=_PRIORITY - 1)
