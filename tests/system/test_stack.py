@@ -255,6 +255,17 @@ def test_a_server_that_cannot_start_is_one_line_and_leaves_nothing(small: SmallS
     assert strays(small.home) == []
 
 
+def test_an_interrupted_start_leaves_nothing(small: SmallStack) -> None:
+    def interrupt(name: str, state: str, seconds: float) -> None:
+        if (name, state) == ("valkey", "starting"):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        up(small.home, environ=small.given, on_step=interrupt)
+    assert status(small.home) == []
+    assert strays(small.home) == []
+
+
 def test_data_of_another_version_are_refused() -> None:
     with state_folder() as path:
         (path / "postgres" / "data").mkdir(parents=True)

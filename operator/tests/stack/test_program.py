@@ -51,8 +51,7 @@ def test_the_environment_stays_out_of_the_command_but_changes_it() -> None:
 
 def test_the_supervisor_takes_orders_on_a_private_socket_only() -> None:
     parser = configparser.RawConfigParser()
-    parser.read_string(render_supervisord(FOLDER, LOGS, root=False, max_files=2048))
+    parser.read_string(render_supervisord(FOLDER, LOGS, root=False))
     assert parser["unix_http_server"] == {"file": "/s/supervisor/s.sock", "chmod": "0700"}
-    assert parser["supervisord"]["minfds"] == "2048"
     assert "user" not in parser["supervisord"]
     assert "inet_http_server" not in parser
