@@ -32,8 +32,10 @@ def classes(numbered: Any) -> list[tuple[LineClass, Quarantine | None, int]]:
 
 
 def test_only_admitted_lines_take_sequences_and_order() -> None:
-    lines: list[Admissible | Quarantined] = [admissible(1, ts_us=50), quarantined(b"x", Quarantine.NOT_JSON), admissible(1), admissible(2, ts_us=40),
-             admissible(1, content=9), admissible(3, topic=0, ts_us=60)]  # fmt: skip
+    lines: list[Admissible | Quarantined] = [
+        admissible(1, ts_us=50), quarantined(b"x", Quarantine.NOT_JSON), admissible(1), admissible(2, ts_us=40),
+        admissible(1, content=9), admissible(3, topic=0, ts_us=60),
+    ]  # fmt: skip
     done = number(Part(Lane(2, 10, NONE_TS, (0, 0, 0, 7)), lines, 55, 1), nobody, {})
     assert classes(done) == [
         (LineClass.ADMITTED, None, 8), (LineClass.QUARANTINED, Quarantine.NOT_JSON, 0), (LineClass.DUPLICATE, None, 0),
