@@ -20,4 +20,4 @@ def to_us(text: str) -> int:
 
 def to_text(us: int) -> str:
     """Microseconds since the epoch to RFC 3339 text with six digits and `Z`."""
-    return (_EPOCH + timedelta(microseconds=us)).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return (_EPOCH + timedelta(microseconds=us)).isoformat(timespec="microseconds")[:-6] + "Z"

@@ -79,7 +79,8 @@ class Lane:
         if record.offset < expected:
             return  # a sibling lane of the same label partition starts earlier
         self._dirty = True
-        tally.extend(bytes(record.offset - expected))
+        if record.offset > expected:
+            tally.extend(bytes(record.offset - expected))
         try:
             tally.append(self._sort(record))
         except Poison as poison:
