@@ -1,0 +1,89 @@
+"""The control thread's part of verdict: the budget posture, alerts as events, and the gates it owns (gates.md)."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import orjson
+
+from fp_contracts.control import BudgetPosture, GatePassed
+from fp_contracts.evaluation import Evaluation
+from fp_contracts.fold import RunState
+from fp_contracts.pins import alert_level
+from fp_runtime import evidence
+from fp_runtime.controllog import Event
+from fp_runtime.evidence import EvidenceStore
+from fp_runtime.postgres import Connection
+from fp_verdict import adapters
+from fp_verdict.gates import ReadinessFacts, evaluate_p2
+
+POSTURE_EVERY_US = 3_600_000_000
+
+
+class Reporter:
+    """Reactions of one verdict instance; used by its control thread only."""
+
+    def __init__(self, conn: Connection, store: EvidenceStore, instance: str, now_us: Callable[[], int]) -> None:
+        self._conn = conn
+        self._store = store
+        self._instance = instance
+        self._now_us = now_us
+        self._posted: tuple[str, int] = ("", 0)
+
+    def react(self, state: RunState) -> Sequence[Event]:
+        """Renew the reporter lock; the posture when it is due; alerts that are journaled and not yet on the log."""
+        if state.header is None or state.closed is not None or state.stopped is not None:
+            return ()
+        run = state.platform_run_id
+        adapters.hold_reporter(self._conn, run, self._instance)
+        return [*self._posture(run), *self._alerts(state)]
+
+    def _posture(self, run: str) -> list[Event]:
+        posted_run, posted_us = self._posted
+        if posted_run == run and self._now_us() - posted_us < POSTURE_EVERY_US:
+            return []
+        month, spend, as_of_us = adapters.month_spend(self._conn)
+        self._posted = (run, self._now_us())
+        posture = BudgetPosture(
+            month=month, spend_microusd=spend, alert=_alert(spend), as_of_us=as_of_us
+        )  # fmt: skip
+        return [(posture, (str(as_of_us),))]
+
+    def _alerts(self, state: RunState) -> list[Event]:
+        return [
+            (alert, (alert.rule, alert.instance, str(alert.at_us)))
+            for alert in adapters.alerts_of(self._conn, state.platform_run_id)
+            if alert not in state.alerts
+        ]
+
+    def evaluate_p2(self, state: RunState) -> Evaluation | None:
+        """P2 as of now."""
+        assert state.header is not None
+        return evaluate_p2(
+            ReadinessFacts(
+                header=state.header,
+                heartbeats=state.heartbeats,
+                now_us=self._now_us(),
+                manifest=read_manifest(self._store, state),
+                reporter=adapters.reporter_of(self._conn, state.platform_run_id),
+                instance=self._instance,
+            )
+        )
+
+
+def read_manifest(store: EvidenceStore, state: RunState) -> dict[str, Any] | None:
+    """The digest manifest that P(-1)'s gate names, read back by (key, sha256, size); None when it is not readable."""
+    attempt = state.attempts.get("P(-1)")
+    if attempt is None or not isinstance(attempt.event, GatePassed):
+        return None
+    for ref in attempt.event.evidence:
+        if ref.key.endswith("/digest_manifest.json"):
+            try:
+                found: dict[str, Any] = orjson.loads(evidence.read(store, ref))
+            except (evidence.EvidenceMissing, evidence.EvidenceBroken, orjson.JSONDecodeError):
+                return None
+            return found
+    return None
+
+
+def _alert(spend_microusd: int) -> Any:
+    return alert_level(spend_microusd)
