@@ -32,6 +32,7 @@ from fp_contracts.timestamps import to_text
 from fp_contracts.topics import CONTROL, INGRESS, TOPICS
 from fp_ig.settings import IgSettings
 from fp_runtime import controllog
+from fp_runtime.bus import Out
 from fp_runtime.deadline import until
 from fp_runtime.kafka import open_admin, open_producer
 from fp_runtime.postgres import migrate
@@ -158,6 +159,22 @@ def measure(settings: IgSettings, gateway: psutil.Process, batch: int, events: i
     }
 
 
+def bare_produce(settings: IgSettings, events: int) -> dict[str, float]:
+    """The same bytes in the same batches straight to Kafka: what the ratio is against."""
+    producer, lines = open_producer(settings), make_lines(0, events // LANES)
+    outs = [Out(INGRESS[3], 0, b"key", line, b"h" * 90) for line in lines]
+    producer.publish(outs[:500])
+    cpu, began = time.process_time(), time.perf_counter()
+    for at in range(0, len(outs), 500):
+        producer.publish(outs[at : at + 500])
+    cpu_s, wall_s = time.process_time() - cpu, time.perf_counter() - began
+    producer.close()
+    return {
+        "bare_produce_events_per_s": round(len(outs) / wall_s),
+        "bare_produce_cpu_us_per_event": round(cpu_s / len(outs) * 1e6, 1),
+    }
+
+
 def _run(lanes: list[Lane]) -> None:
     for lane in lanes:
         lane.start()
@@ -196,7 +213,8 @@ def main() -> None:
         process = subprocess.Popen([sys.executable, "-m", "fp_ig"], env=os.environ | environ, stdout=log, stderr=log)
         until(lambda: _ready(port), 60, "the gateway serves the run")
         figures = measure(settings, psutil.Process(process.pid), options.batch, options.events, port)
-        print(json.dumps({"bench": "ingest", "batch": options.batch, **figures}))
+        bare = bare_produce(settings, options.events)
+        print(json.dumps({"bench": "ingest", "batch": options.batch, **figures, **bare}))
     finally:
         if process is not None:
             process.terminate()
