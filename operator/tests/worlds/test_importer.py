@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from fp_operator.worlds.importer import import_world
-from fp_operator.worlds.mapping import Mapping, parse_mapping
+from fp_operator.worlds.mapping import Mapping, Source, parse_mapping
 from fp_runtime.errors import UserError
 from fp_wsp.world import AUTH_REQUEST, event_id
 from fp_wsp.world_check import verify
@@ -234,6 +234,14 @@ def test_bad_mappings_are_named_and_leave_nothing(
         bring(write_csv(ROWS), oracle, mapping(old, new))
     assert message in str(caught.value)
     assert not oracle.exists() or list(oracle.iterdir()) == []
+
+
+def test_a_mapping_made_in_code_cannot_smuggle_truth_either(write_csv: Callable[..., Path], oracle: Path) -> None:
+    sound = mapping()
+    leaky = sound.model_copy(update={"fields": sound.fields.model_copy(update={"category": Source(column="bad")})})
+    with pytest.raises(UserError, match="field category: column 'bad' is truth"):
+        bring(write_csv(ROWS), oracle, leaky)
+    assert not oracle.exists()
 
 
 def test_bad_files_are_named(write_csv: Callable[..., Path], oracle: Path, tmp_path: Path) -> None:

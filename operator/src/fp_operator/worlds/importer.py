@@ -48,7 +48,7 @@ def import_world(
     `token_key` makes card-number tokens repeatable; without it each import draws its own and forgets it.
     Raises UserError (bad input, full disk) and Unavailable (store down); then nothing of the world is left.
     """
-    pass
+    refuse_truth(mapping)
     files = find_files(source)
     parent = _staging_parent(out_url)
     try:
