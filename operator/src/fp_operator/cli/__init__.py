@@ -1,0 +1,1 @@
+"""The `fp` command: one typer application, verbs by topic."""

@@ -1,0 +1,103 @@
+"""What every verb prints: text for people or JSON for programs; exit codes; one-line errors (experience.md §1)."""
+
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from enum import IntEnum, StrEnum
+from typing import Any
+
+import orjson
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from fp_runtime.errors import Unavailable, UserError
+
+
+class Exit(IntEnum):
+    """Exit codes of every verb."""
+
+    GREEN = 0
+    FAIL = 1
+    USAGE = 2
+    BLOCKED = 3
+    UNAVAILABLE = 4
+
+
+class Format(StrEnum):
+    """How a verb prints."""
+
+    TEXT = "text"
+    JSON = "json"
+
+
+OutputOption = typer.Option(Format.TEXT, "--output", "-o", help="text for people, json for programs")
+RunArgument = typer.Argument(None, help="Run id or a unique part of it; the last run when left out")
+ReasonOption = typer.Option(..., "--reason", help="Why: kept with the change")
+DryRunOption = typer.Option(False, "--dry-run", help="Say what would be done, and do nothing")
+
+
+def console() -> Console:
+    """Standard output; colours only on a terminal without NO_COLOR."""
+    return Console(highlight=False, soft_wrap=not sys.stdout.isatty())
+
+
+def emit_json(value: Any) -> None:
+    """One JSON document on standard output."""
+    sys.stdout.buffer.write(orjson.dumps(value, option=orjson.OPT_INDENT_2) + b"\n")
+    sys.stdout.flush()
+
+
+def steps() -> Callable[[str, str, float], None]:
+    """A line per finished step of long work, on standard error."""
+    err = Console(stderr=True, highlight=False)
+
+    def on_step(name: str, state: str, seconds: float) -> None:
+        if state not in ("preparing", "starting"):
+            err.print(f"  {name:<18} {state}" + (f" in {seconds:.1f} s" if seconds >= 0.05 else ""))
+
+    return on_step
+
+
+@contextmanager
+def told() -> Iterator[None]:
+    """Errors as one line: what, why, the fix. No stack trace unless FP_DEBUG (set by --debug)."""
+    try:
+        yield
+    except UserError as error:
+        _fail(str(error), Exit.UNAVAILABLE if "not up" in error.why else Exit.USAGE)
+    except Unavailable as error:
+        _fail(f"unavailable: {error}. Fix: `fp doctor` says what is down, `fp up` starts it", Exit.UNAVAILABLE)
+
+
+def _fail(line: str, code: Exit) -> None:
+    if os.environ.get("FP_DEBUG"):
+        raise
+    Console(stderr=True, highlight=False).print(f"[red]error[/red] {line}")
+    raise typer.Exit(code)
+
+
+_COLOURS: Mapping[str, str] = {"PASS": "green", "BLOCKED": "red", "OPEN": "yellow", "FAIL": "red", "GREEN": "green"}
+
+
+def coloured(state: str) -> str:
+    """A state word in its colour."""
+    colour = _COLOURS.get(state)
+    return f"[{colour}]{state}[/{colour}]" if colour else state
+
+
+def phase_table(phases: list[dict[str, Any]]) -> Table:
+    """The phase table of a run."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in ("phase", "name", "state", "checks", "seconds", "spend µUSD", "blockers"):
+        table.add_column(heading, justify="right" if heading in ("seconds", "spend µUSD") else "left")
+    for row in phases:
+        codes = ", ".join(sorted({blocker["code"] for blocker in row["blockers"]}))
+        checks = f"{row['checks']['ok']}/{row['checks']['of']}" if row["checks"]["of"] else ""
+        attempt = f" (attempt {row['attempt']})" if row["attempt"] > 1 else ""
+        table.add_row(
+            row["phase"], row["name"], coloured(row["state"]) + attempt, checks, f"{row['seconds']:g}",
+            str(round(row["spend_usd"] * 1e6)), codes,
+        )  # fmt: skip
+    return table

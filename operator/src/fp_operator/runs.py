@@ -1,0 +1,56 @@
+"""Finding runs and reading their state back from the control topic: for every read verb."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from fp_contracts.fold import RunState
+from fp_operator import project, substrate
+from fp_operator.pinning import Pinned
+from fp_operator.stack import OnStep
+from fp_operator.substrate import Environment
+from fp_runtime import controllog
+from fp_runtime.bus import Consumer, FetchProfile
+from fp_runtime.errors import UserError
+from fp_runtime.kafka import open_consumer
+from fp_runtime.postgres import Connection, connect
+
+
+@dataclass(frozen=True, slots=True)
+class Reader:
+    """Connections of one read verb."""
+
+    environment: Environment
+    conn: Connection
+    consumer: Consumer
+
+    def find(self, run: str | None) -> Pinned:
+        """A run by id, by a unique part of its id, or the last one; UserError when there is none."""
+        rows = self.conn.execute("SELECT run, pin_partition, pin_offset FROM sr.run ORDER BY at DESC").fetchall()
+        found = [Pinned(*row) for row in rows if run is None or run in row[0]]
+        exact = [pinned for pinned in found if pinned.run == run]
+        if not found:
+            raise UserError(f"run {run or ''}".strip(), "not known here", "see `fp status`, or start one: `fp run`")
+        if run is not None and not exact and len(found) > 1:
+            raise UserError(f"run {run}", f"stands for {len(found)} runs", "give more of its id")
+        return (exact or found)[0]
+
+    def state(self, run: str | None) -> RunState:
+        """The folded state of a run as of now."""
+        pinned = self.find(run)
+        return controllog.read_run(self.consumer, pinned.run, pinned.offset)
+
+
+@contextmanager
+def reading(folder: Path | None = None, on_step: OnStep = lambda *_: None) -> Iterator[Reader]:
+    """Open the environment for reading; servers that are down are started again on the kept data."""
+    environment = substrate.remembered(folder or project.state_dir(), on_step)
+    settings = environment.settings()
+    conn = connect(settings.pg_dsn, "fp-read")
+    consumer = open_consumer(settings, "fp.operator.read", fetch=FetchProfile.CONTROL)
+    try:
+        yield Reader(environment, conn, consumer)
+    finally:
+        consumer.close()
+        conn.close()
