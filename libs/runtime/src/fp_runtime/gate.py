@@ -74,11 +74,10 @@ def journal(conn: psycopg.Connection[Any], state: RunState, phase: str, evaluati
         if found is not None:
             return found
         spend = meter.book(cur, run, phase, attempt, state.earliest_open() == phase)
-        predicates = (
-            *evaluation.predicates,
-            *cost_predicates(state, phase, now_us),
-            spend_predicate(state, phase, spend.spend_microusd, evaluation.documents),
-        )
+        predicates = (*evaluation.predicates, *cost_predicates(state, phase, now_us))
+        if all(predicate.ok for predicate in predicates):
+            # What failed already says why; a phase that is else sound must also have bought its artifacts.
+            predicates += (spend_predicate(state, phase, spend.spend_microusd, evaluation.documents),)
         closure = _closure(state, phase, predicates, evaluation.documents, spend)
         cur.execute(
             "INSERT INTO ops.gate_closure (run, phase, attempt, event, names, bodies) VALUES (%s, %s, %s, %s, %s, %s)"
