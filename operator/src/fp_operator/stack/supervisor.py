@@ -116,10 +116,12 @@ class Supervisor:
 
     def stop(self, name: str) -> None:
         """Stop and wait until it has ended (SIGKILL after its `stop_seconds`)."""
+        self._await_exec(name)
         self._tolerate(_NOT_RUNNING, "stopProcess", name, True)
 
     def signal(self, name: str, signal_name: str) -> None:
         """Send a signal, e.g. "KILL"; the supervisor restarts what dies by it according to `autorestart`."""
+        self._await_exec(name)
         self._order(lambda rpc: rpc.supervisor.signalProcess(name, signal_name))
 
     def states(self) -> dict[str, ProgramState]:
@@ -133,9 +135,19 @@ class Supervisor:
 
     def shutdown(self, timeout_s: float = 90) -> None:
         """Stop every program in reverse order of priority, then the supervisor; returns when its process is gone."""
-        pid = int(self._order(lambda rpc: rpc.supervisor.getPID()))
+        self._await_exec(*self.states())
+        pid = self._daemon_pid()
         self._order(lambda rpc: rpc.supervisor.shutdown())
         until(lambda: not _lives(pid), timeout_s, "supervisord has ended")
+
+    def _daemon_pid(self) -> int:
+        return int(self._order(lambda rpc: rpc.supervisor.getPID()))
+
+    def _await_exec(self, *names: str) -> None:
+        """Between fork and exec a child still has supervisord's handlers, and would swallow a signal."""
+        states, daemon = self.states(), _command_line(self._daemon_pid())
+        pids = [states[name].pid for name in names if name in states and states[name].pid]
+        until(lambda: all(_command_line(pid) != daemon for pid in pids), 30, "every program has been executed")
 
     def _tolerate(self, code: int, method: str, *arguments: Any) -> None:
         try:
@@ -204,6 +216,14 @@ def _spawn(argv: list[str], out: Path) -> int:
         (os.POSIX_SPAWN_DUP2, 1, 2),
     ]
     return os.posix_spawn(argv[0], argv, os.environ, file_actions=actions, setsid=True)
+
+
+def _command_line(pid: int) -> list[str] | None:
+    """None = no such process, or none that can be asked."""
+    try:
+        return list(psutil.Process(pid).cmdline())
+    except psutil.Error:
+        return None
 
 
 def _lives(pid: int) -> bool:
