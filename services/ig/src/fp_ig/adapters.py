@@ -221,7 +221,8 @@ class PgStore:
             missing = journal.missing_seqs(cur, self._run_no, lane)
             if not missing:
                 return []
-            lines = journal.claimed_lines(self._conn, self._run_no, lane.number)
+            first = journal.first_open_line(cur, self._run_no, lane.number, missing)
+            lines = journal.claimed_lines(self._conn, self._run_no, lane.number, first=first)
             return [
                 journal.attempt_of(self._stamp, row, raw)
                 for row, raw in lines if row.seq in missing.get(KIND_TOPIC[row.kind], ())

@@ -18,6 +18,7 @@ from fp_ig.domain import Admission
 from fp_ig.intake import Answer, Batch, Classes, Code, Intake, Problem, Unknown
 from fp_ig.openapi import DOCUMENT
 from fp_runtime.health import Health
+from fp_runtime.telemetry import Metric, histogram
 from fp_runtime.tokens import Claims, Refusal, TokenRefused, authorize
 
 HARD_LIMIT = 4 * BODY_LIMIT  # bytes read at most, to tell one endless line from a batch that can be split
@@ -106,7 +107,10 @@ async def _events(door: Door, request: Request) -> Response:
     )
     if not session.intake.offer(batch):
         raise Refused(Problem(429, Code.OVERLOADED, "too many batches wait", retry_after_s=1))
-    return _answered(await _wait(batch, door.deadline_s))
+    began = time.monotonic()
+    answer = await _wait(batch, door.deadline_s)
+    histogram(Metric.INGEST_TIME).record((time.monotonic() - began) * 1_000)
+    return _answered(answer)
 
 
 def _authorized(door: Door, session: Session, request: Request) -> Claims:

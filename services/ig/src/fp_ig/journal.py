@@ -1,14 +1,15 @@
 """Reading the claims back from PostgreSQL: rows with their exact bytes, facts as ranges, gaps between the two."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import lz4.block  # type: ignore[import-untyped] # ships no types
 import orjson
 
+from fp_contracts.envelope import BATCH_LIMIT
 from fp_contracts.header import NONE_TS
 from fp_contracts.reasons import LineClass, Quarantine
-from fp_ig.claims import Attempt, Fact, Lane, Row, Stamp, attempt
+from fp_ig.claims import KIND_TOPIC, Attempt, Fact, Lane, Row, Stamp, attempt
 from fp_runtime.postgres import Connection, Cursor
 
 ROW = "lane, lane_seq, class, reason, principal, kind, seq, order_us, frontier_us, identity, payload_hash"
@@ -71,12 +72,29 @@ def missing_seqs(cur: Cursor, run_no: int, lane: Lane) -> dict[int, set[int]]:
     return missing
 
 
-def claimed_lines(conn: Connection, run_no: int, lane: int, up_to: int | None = None) -> Iterator[tuple[Row, bytes]]:
-    """Admitted rows of a lane with their exact bytes, in lane order up to a lane_seq; memory holds a few batches.
+def first_open_line(cur: Cursor, run_no: int, lane: int, missing: Mapping[int, set[int]]) -> int:
+    """The lowest lane_seq among the claims whose sequences are missing."""
+    lowest: list[int] = []
+    for topic, seqs in missing.items():
+        kinds = [kind for kind, number in KIND_TOPIC.items() if number == topic]
+        cur.execute(
+            "SELECT min(lane_seq) FROM ig.line"
+            " WHERE run_no = %s AND lane = %s AND class = 'A' AND kind = ANY(%s) AND seq >= %s",
+            (run_no, lane, kinds, min(seqs)),
+        )
+        lowest += [lane_seq for (lane_seq,) in cur if lane_seq is not None]
+    return min(lowest)
+
+
+def claimed_lines(
+    conn: Connection, run_no: int, lane: int, up_to: int | None = None, first: int = 1
+) -> Iterator[tuple[Row, bytes]]:
+    """Admitted rows of a lane with their exact bytes, in lane order, from the batch that holds lane_seq `first` up to
+    lane_seq `up_to`; memory holds a few batches.
 
     ValueError when a batch's bytes and rows do not match in number.
     """
-    after = 0
+    after = first - BATCH_LIMIT
     while True:
         batches = conn.execute(
             "SELECT first_lane_seq, last_lane_seq, body FROM ig.journal"

@@ -20,7 +20,7 @@ from fp_ig import journal
 from fp_ig.audit import IngestFacts, LaneCount, Offsets, PartitionAudit
 from fp_ig.claims import KIND_TOPIC, Stamp
 from fp_ig.gates import Canary, PreflightFacts, Probe, evaluate_p4, evaluate_p7
-from fp_runtime.bus import Admin, Consumer, Out, Producer, Record, TopicPartition
+from fp_runtime.bus import Admin, Consumer, Out, Producer, Record, TopicPartition, TopicState
 from fp_runtime.errors import Unavailable
 from fp_runtime.postgres import Connection
 from fp_runtime.tokens import Claims, issue
@@ -57,15 +57,16 @@ class Preflight:
         self._writer = writer
         self._now_us = now_us
 
-    def __call__(self, state: RunState) -> Evaluation | None:
-        """The evaluation as of now; None while the bus cannot be asked."""
+    def __call__(self, state: RunState) -> Evaluation:
+        """The evaluation as of now; a bus that cannot be asked has no topics."""
+        topics: dict[str, TopicState] = {}
+        canaries: list[Canary] = []
         try:
             with closing(self._bus.admin()) as admin:
                 topics = admin.describe()
             canaries = [self._canary(state.platform_run_id, topic) for topic in INGRESS if topic in topics]
         except Unavailable as down:
-            log.warning("preflight waits for the bus", reason=str(down))
-            return None
+            log.warning("preflight cannot ask the bus", reason=str(down))
         with httpx.Client(base_url=self._url, timeout=5.0) as client:
             health = [Probe(path, 200, _status(client, "GET", path, None)) for path in ("/livez", "/readyz")]
             auth = [

@@ -1,6 +1,7 @@
 """The writer: claim, publish, record, answer; one claim at a time, produced in that order (dataflow.md §3)."""
 
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -17,6 +18,7 @@ from fp_ig.resolver import Resolver
 from fp_runtime import failpoint
 from fp_runtime.bus import Producer, TopicPartition
 from fp_runtime.errors import Unavailable
+from fp_runtime.telemetry import Metric, counter, gauge, send_span
 
 RECENT_IDENTITIES = 50_000
 PROBE_AFTER_S = 1.0
@@ -251,12 +253,15 @@ class Writer:
         self._recent.add(fresh)
         for done in numbered:
             self._lanes[done.after.number] = done.after
-            for row in done.rows:
-                self._seen[row.line_class] += 1
+        for line_class, n in Counter(row.line_class for done in numbered for row in done.rows).items():
+            self._seen[line_class] += n
+            counter(Metric.LINES).add(n, {"class": line_class.value})
 
     def _publish(self, numbered: Sequence[Numbered]) -> None:
         tried = [one for done in numbered for one in claims.attempts(self._stamp, done)]
-        deliveries = self._producer.publish([one.out for one in tried])
+        traced = [one.out.traceparent for one in tried if one.out.traceparent]
+        with send_span("ingress", len(tried), traced):
+            deliveries = self._producer.publish([one.out for one in tried])
         failpoint.hit(failpoint.Failpoint.IG_AFTER_PRODUCE)
         missing = [one for one, delivery in zip(tried, deliveries, strict=True) if delivery.offset is None]
         if not missing:
@@ -274,6 +279,7 @@ class Writer:
             self._open[lane] = attempts
         else:
             self._open.pop(lane, None)
+        gauge(Metric.UNKNOWN_OPEN).set(self.counts().open_unknown)
 
     def _answer(self, ready: Sequence[Batch], numbered: Sequence[Numbered], answers: dict[int, Answer]) -> None:
         for batch, done in zip(ready, numbered, strict=True):
