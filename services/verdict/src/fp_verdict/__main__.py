@@ -1,20 +1,31 @@
 """Start the verdict service."""
 
+from functools import partial
+
 from fp_runtime import settings
+from fp_runtime.bus import FetchProfile
 from fp_runtime.evidence import open_store
+from fp_runtime.kafka import open_consumer
 from fp_runtime.participant import Participant, now_us
 from fp_runtime.postgres import connect
 from fp_runtime.process import running
+from fp_verdict.reconcile import evaluate_p11
 from fp_verdict.service import Reporter
 from fp_verdict.settings import VerdictSettings
+from fp_verdict.spinefacts import SpineDesk
 
 
 def main() -> None:
     """Watch one run after the other until asked to stop; the participant's thread closes P2, P11 and P16."""
     config = settings.load(VerdictSettings)
     store = open_store(config.evidence_url, config.s3_endpoint)
-    reporter = Reporter(connect(config.pg_dsn, "verdict/gates"), store, config.instance, now_us)
-    with running(config, lambda: Participant(config, {"P2": reporter.evaluate_p2}, reporter.react)) as process:
+    archive = open_store(config.archive_url, config.s3_endpoint)
+    conn = connect(config.pg_dsn, "verdict/gates")
+    reader = partial(open_consumer, config, "fp.verdict.gates", fetch=FetchProfile.BULK)
+    reporter = Reporter(conn, store, config.instance, now_us)
+    desk = SpineDesk(conn, store, archive, reader, now_us)
+    gates = {"P2": reporter.evaluate_p2, "P11": lambda state: evaluate_p11(desk.gather(state))}
+    with running(config, lambda: Participant(config, gates, reporter.react)) as process:
         while not process.stopping():
             process.turn()
             process.stop.wait(config.watch_interval_s)

@@ -1,0 +1,109 @@
+"""Counts a run's records on the topics behind the gateway and hashes them by the archive's ranges. Pure.
+
+Shares no code with what wrote them: the framing is that of the archive's declared content digest.
+"""
+
+import hashlib
+import struct
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from fp_contracts import topics
+from fp_contracts.header import HeaderError, Kind, unpack
+
+COUNTED = (topics.RTDL, topics.AUDIT, topics.CASE_TRIGGERS, topics.LABELS)
+NAMES: Mapping[Kind, str] = {
+    Kind.FEATURE_SNAPSHOT: "snapshots",
+    Kind.DECISION: "decisions",
+    Kind.ACTION_OUTCOME: "outcomes",
+    Kind.AUDIT_RECORD: "audits",
+    Kind.CASE_TRIGGER: "triggers",
+    Kind.LABEL_ASSERTION: "labels",
+}
+_FRAME = struct.Struct(">qiiii")
+Place = tuple[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class ArchiveObject:
+    """One recorded archive object: offsets [first, next_offset) of a topic-partition."""
+
+    topic: str
+    partition: int
+    first: int
+    next_offset: int
+    key: str
+    sha256: str
+    size: int
+    records: int
+    content_digest: str
+
+
+@dataclass
+class BusCount:
+    """Fed with every record of the counted topics, in order per topic-partition."""
+
+    tag: bytes
+    objects: Sequence[ArchiveObject]
+    _seen: dict[Kind, set[tuple[str, int, int, str]]] = field(default_factory=lambda: defaultdict(set))
+    _by_place: dict[Place, list[ArchiveObject]] = field(default_factory=lambda: defaultdict(list))
+    _digests: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for found in self.objects:
+            self._by_place[found.topic, found.partition].append(found)
+            self._digests[found.key] = hashlib.sha256()
+
+    def take(self, topic: str, partition: int, offset: int, key: bytes | None, header: bytes, value: bytes,
+             trace: bytes | None) -> None:  # fmt: skip
+        """One record."""
+        self._hash(topic, partition, offset, key, header, value, trace)
+        try:
+            head = unpack(header)
+        except HeaderError:
+            return
+        if head.run_tag == self.tag and head.kind in NAMES:
+            self._seen[head.kind].add((head.source, head.seq, partition, topic))
+
+    def _hash(self, topic: str, partition: int, offset: int, key: bytes | None, header: bytes, value: bytes,
+              trace: bytes | None) -> None:  # fmt: skip
+        waiting = self._by_place.get((topic, partition), [])
+        while waiting and waiting[0].next_offset <= offset:
+            waiting.pop(0)
+        if not waiting or offset < waiting[0].first:
+            return
+        sizes = _FRAME.pack(
+            offset, -1 if key is None else len(key), len(header), len(value), -1 if trace is None else len(trace)
+        )  # fmt: skip
+        self._digests[waiting[0].key].update(b"".join((sizes, key or b"", header, value, trace or b"")))
+
+    def counts(self) -> dict[str, int]:
+        """Distinct (source, sequence) of this run by kind."""
+        return {name: len(self._seen[kind]) for kind, name in NAMES.items()}
+
+    def mismatches(self) -> list[str]:
+        """Objects of the counted topics whose declared content is not what the topic holds."""
+        return [
+            f"{found.key}: not what the topic holds"
+            for found in self.objects
+            if found.topic in COUNTED and self._digests[found.key].hexdigest() != found.content_digest
+        ]
+
+
+def holes(objects: Sequence[ArchiveObject], starts: Mapping[Place, int], ends: Mapping[Place, int]) -> list[str]:
+    """Where the objects of each topic-partition fail to tile [start, end); they may reach beyond the end."""
+    by_place: dict[Place, list[ArchiveObject]] = defaultdict(list)
+    for found in objects:
+        by_place[found.topic, found.partition].append(found)
+    faults = []
+    for place, start in starts.items():
+        at = start
+        for found in sorted(by_place[place], key=lambda item: item.first):
+            if found.first != at:
+                faults.append(f"{place[0]}[{place[1]}]: {at} to {found.first}")
+            at = found.next_offset
+        if at < ends[place]:
+            faults.append(f"{place[0]}[{place[1]}]: {at} to {ends[place]}")
+    return faults
