@@ -34,6 +34,7 @@ from fp_runtime.postgres import ensure_roles, migrate
 from fp_runtime.settings import RuntimeSettings
 
 MEMBERS: Mapping[str, int] = {"rtdl": 2, "df": 1, "cm_ls": 1}
+MEMORY = "substrate.json"
 STACKS = ("core", "streaming", "runtime", "data_ml", "ops")
 MISSING, LOCKED = PHASES["P0"].blockers
 ROLES = tuple(sorted({role_of(service) for service in REQUIRED} | {"fp_operator"}))
@@ -260,7 +261,7 @@ def _remember(environment: Environment) -> None:
             "image_manifest": environment.digests.image_manifest, "price_table": environment.digests.price_table,
         },
     }  # fmt: skip
-    path = environment.state_dir / "substrate.json"
+    path = environment.state_dir / MEMORY
     part = path.with_suffix(".part")
     part.write_bytes(orjson.dumps(document, option=orjson.OPT_INDENT_2))
     part.replace(path)
@@ -268,7 +269,7 @@ def _remember(environment: Environment) -> None:
 
 def remembered(state_dir: Path, on_step: OnStep) -> Environment:
     """The environment that `fp up` made ready; its servers are asked for. UserError when there is none."""
-    path = state_dir / "substrate.json"
+    path = state_dir / MEMORY
     if not path.is_file():
         raise UserError("environment", "not up", "run `fp up` first")
     document = orjson.loads(path.read_bytes())

@@ -38,9 +38,10 @@ ReasonOption = typer.Option(..., "--reason", help="Why: kept with the change")
 DryRunOption = typer.Option(False, "--dry-run", help="Say what would be done, and do nothing")
 
 
-def console() -> Console:
-    """Standard output; colours only on a terminal without NO_COLOR."""
-    return Console(highlight=False, soft_wrap=not sys.stdout.isatty())
+def console(stderr: bool = False) -> Console:
+    """Standard output, or error; colours only on a terminal without NO_COLOR."""
+    stream = sys.stderr if stderr else sys.stdout
+    return Console(stderr=stderr, highlight=False, soft_wrap=not stream.isatty())
 
 
 def emit_json(value: Any) -> None:

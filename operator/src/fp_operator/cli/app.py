@@ -1,0 +1,46 @@
+"""The `fp` command: every verb of experience.md §1 and the spec's three commands by name."""
+
+import os
+import sys
+
+import typer
+
+from fp_operator.cli import lifecycle, reading, running
+
+app = typer.Typer(
+    name="fp", no_args_is_help=True, add_completion=True, pretty_exceptions_enable=False,
+    help="Run, watch and prove the fraud platform.", context_settings={"help_option_names": ["-h", "--help"]},
+)  # fmt: skip
+
+
+@app.callback()
+def options(debug: bool = typer.Option(False, "--debug", help="Show stack traces")) -> None:
+    """Run, watch and prove the fraud platform."""
+    if debug:
+        os.environ["FP_DEBUG"] = "1"
+
+
+for verb in (
+    lifecycle.up, lifecycle.down, running.run, running.watch, reading.status, reading.why,
+):  # fmt: skip
+    app.command()(verb)
+
+
+def main() -> None:
+    """fp …"""
+    app()
+
+
+def dev_full_up() -> None:
+    """The spec's `dev-full-up`."""
+    app(["up", *sys.argv[1:]], prog_name="dev-full-up")
+
+
+def dev_full_run() -> None:
+    """The spec's `dev-full-run --platform_run_id … --scenario_run_id …`."""
+    app(["run", *sys.argv[1:]], prog_name="dev-full-run")
+
+
+def dev_full_down() -> None:
+    """The spec's `dev-full-down`."""
+    app(["down", *sys.argv[1:]], prog_name="dev-full-down")

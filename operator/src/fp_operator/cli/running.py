@@ -1,0 +1,104 @@
+"""fp run, watch, stop, resume: the verbs that move a run."""
+
+import getpass
+from pathlib import Path
+
+import typer
+
+from fp_contracts.fold import RunState
+from fp_operator import following, launch, project, status
+from fp_operator.cli import board
+from fp_operator.cli.output import DryRunOption, Exit, Format, OutputOption, RunArgument, console, emit_json, steps, told
+from fp_operator.pinning import Pinned
+from fp_operator.runs import reading
+from fp_operator.substrate import Environment
+from fp_runtime.errors import UserError
+
+TIMEOUT_S = 1_800.0
+
+
+def actor() -> str:
+    """Who acts, for receipts."""
+    return getpass.getuser()
+
+
+def run(
+    world: str = typer.Option("sample", "--world", help="sample, tiny, a name or a fingerprint (`fp world list`)"),
+    platform_run_id: str | None = typer.Option(None, "--platform_run_id", help="platform_YYYYMMDDTHHMMSSZ[-suffix]"),
+    scenario_run_id: str | None = typer.Option(None, "--scenario_run_id", help="32 hex digits"),
+    scope: str = typer.Option("spine", "--scope", help="What must be green: spine or full"),
+    drill: bool = typer.Option(True, "--drill/--no-drill", help="Kill one rtdl member in mid-stream, really"),
+    pace: int = typer.Option(0, "--pace", min=0, help="Events per second; 0 = as fast as it goes"),
+    timeout: float = typer.Option(TIMEOUT_S, "--timeout", help="Seconds to watch before letting go"),
+    detach: bool = typer.Option(False, "--detach", help="Start and return at once"),
+    dry_run: bool = DryRunOption,
+    output: Format = OutputOption,
+) -> None:
+    """Run a world from the pin to the verdict, and watch it."""
+    with told():
+        if scope not in ("spine", "full"):
+            raise UserError(f"scope {scope[:20]!r}", "neither spine nor full", "give one of them")
+        order = launch.Order(world, platform_run_id, scenario_run_id, scope, drill, pace, actor())
+        environment = launch.ready_environment(project.state_dir(), steps())
+        planned = launch.plan(environment, order)
+        if dry_run:
+            emit_json({"platform_run_id": planned.run, "scenario_run_id": planned.scenario, "drill": planned.drill,
+                       "config": planned.config.model_dump(mode="json")})  # fmt: skip
+            return
+        pinned = launch.start(environment, planned, order.actor)
+        if output is Format.TEXT:
+            console().print(f"run {planned.run}\nworld {planned.world.name}: {planned.world.rows:,} payments, "
+                            f"{planned.world.frauds:,} frauds; drill {planned.drill or 'none'}")  # fmt: skip
+        if not detach:
+            finish(environment, pinned, timeout, output)
+
+
+def watch(
+    run: str | None = RunArgument,
+    timeout: float = typer.Option(TIMEOUT_S, "--timeout", help="Seconds to watch before letting go"),
+    output: Format = OutputOption,
+) -> None:
+    """Watch a run until it is over."""
+    with told():
+        with reading(project.state_dir()) as reader:
+            pinned, environment = reader.find(run), reader.environment
+        finish(environment, pinned, timeout, output)
+
+
+def finish(environment: Environment, pinned: Pinned, timeout_s: float, output: Format) -> None:
+    """Watch to the end, print it, exit by it. Ctrl-C lets go of the run and says how to come back."""
+    screen = console() if output is Format.TEXT else console(stderr=True)
+    try:
+        with board.watching(screen) as see:
+            state, end = following.follow(environment, pinned, see, timeout_s)
+    except KeyboardInterrupt:
+        screen.print(f"\nthe run goes on. See it: fp watch {pinned.run}   end it: fp stop {pinned.run} --reason '…'")
+        raise typer.Exit(Exit.BLOCKED) from None
+    if output is Format.JSON:
+        emit_json(status.document(state) | {"ended": end})
+    else:
+        board.print_end(screen, state)
+        screen.print(next_step(state, end, environment.state_dir))
+    raise typer.Exit(exit_code(state, end))
+
+
+def exit_code(state: RunState, end: str) -> Exit:
+    """0 green by the scope of the run, 1 verdict FAIL, 3 anything not proven."""
+    document = status.document(state)
+    verdict = document["spine_verdict"] if document["scope"] == "spine" else document["verdict"]
+    if end == "verdict" and verdict == "GREEN":
+        return Exit.GREEN
+    return Exit.FAIL if verdict == "FAIL" else Exit.BLOCKED
+
+
+def next_step(state: RunState, end: str, folder: Path) -> str:
+    """What to type next."""
+    run = state.platform_run_id
+    match end:
+        case "verdict":
+            return f"next: fp evidence export {run}, fp trace EVENT_ID, fp cost {run}, fp down"
+        case "blocked":
+            return f"next: fp why '{state.blocked()[0]}' {run}"
+        case "stopped":
+            return "the run was stopped: start another one with `fp run`"
+    return f"still going on after the time to watch: fp watch {run}, logs in {folder / 'logs'}"

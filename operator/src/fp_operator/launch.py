@@ -1,0 +1,100 @@
+"""Starting a run: the world it replays, the drill it carries, the pin; and whether the services are there for it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from fp_df.catalogue import policies
+from fp_operator import pinning, project, runplan, substrate
+from fp_operator.pinning import Pinned
+from fp_operator.stack import OnStep, StackAddresses, Supervisor
+from fp_operator.substrate import Environment
+from fp_operator.worlds import samples
+from fp_runtime.errors import UserError
+from fp_wsp.world import WorldManifest
+from fp_wsp.world_store import list_worlds
+
+DRILLED, DRILL_AT = "rtdl-1", "rtdl.after_publish"
+_ROWS_PER_TURN = 250
+"""Fewer payments than one turn of an rtdl member can take in: it publishes at least once per so many."""
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What the operator asks for; None = a fresh id. `pace_per_s` 0 = as fast as it goes."""
+
+    world: str = samples.SAMPLE
+    run: str | None = None
+    scenario: str | None = None
+    scope: str = "spine"
+    drill: bool = True
+    pace_per_s: int = 0
+    actor: str = "operator"
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """An order made exact, before anything is published."""
+
+    run: str
+    scenario: str
+    world: WorldManifest
+    config: runplan.RunConfig
+    drill: str | None
+
+
+def ready_environment(folder: Path, on_step: OnStep) -> Environment:
+    """The environment with its services running: as it is, or brought up."""
+    if services_run(folder) and (folder / substrate.MEMORY).is_file():
+        return substrate.remembered(folder, on_step)
+    return substrate.bring_up(folder, project.root(), on_step)
+
+
+def services_run(folder: Path) -> bool:
+    """Whether the supervisor runs every service of the mesh."""
+    supervisor = Supervisor(folder)
+    if not supervisor.alive():
+        return False
+    states = {name: program.state for name, program in supervisor.states().items() if name.rpartition("-")[2].isdigit()}
+    return bool(states) and all(state == "RUNNING" for state in states.values())
+
+
+def plan(environment: Environment, order: Order) -> Planned:
+    """The configuration that the order pins. UserError for an unknown world."""
+    world = find_world(environment.addresses, order.world)
+    digests = {revision: digest for revision, (_, digest) in policies().items()}
+    config = runplan.make_config(
+        world, environment.digests, digests, scope=order.scope, pace_per_s=order.pace_per_s
+    )  # fmt: skip
+    return Planned(
+        order.run or pinning.new_run_id(), order.scenario or pinning.new_scenario_id(), world, config,
+        drill_spec(world.rows) if order.drill else None,
+    )  # fmt: skip
+
+
+def start(environment: Environment, planned: Planned, actor: str) -> Pinned:
+    """Ask sr for the run. UserError when another one is open."""
+    pinned = pinning.request(environment, planned.run, planned.scenario, planned.config, actor, planned.drill)
+    project.remember_latest(environment.state_dir, planned.run, "")
+    return pinned
+
+
+def drill_spec(rows: int) -> str:
+    """Kill one rtdl member about a quarter of its way; a turn count that a stream of `rows` payments surely reaches."""
+    turns = max(1, rows // _ROWS_PER_TURN // 4)
+    return f"{DRILLED}:{DRILL_AT}:kill:{turns}"
+
+
+def find_world(addresses: StackAddresses, name: str) -> WorldManifest:
+    """`sample`, `tiny`, a fingerprint or a unique beginning of one, or the name of an imported world."""
+    shipped: dict[str, Callable[[str], WorldManifest]] = {
+        samples.SAMPLE: samples.sample_world, samples.TINY: samples.tiny_world,
+    }  # fmt: skip
+    if name in shipped:
+        return shipped[name](addresses.oracle_url)
+    worlds = list_worlds(addresses.oracle_url)
+    found = [w.manifest for w in worlds if w.fingerprint.startswith(name) or w.manifest.name == name]
+    if len(found) != 1:
+        why = "there is no such world" if not found else f"it stands for {len(found)} worlds"
+        raise UserError(f"world {name[:64]}", why, "see `fp world list`")
+    return found[0]
