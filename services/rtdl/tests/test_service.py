@@ -233,7 +233,7 @@ def broken(out: Out) -> Out:
 
 
 def test_a_broken_record_is_set_aside_and_the_rest_goes_on(kit: Any, lines: list[Out], expected: Any) -> None:
-    other = next(at for at, out in enumerate(lines) if unpack(out.header).kind is Kind.TRAFFIC_OTHER)
+    other = next(at for at, out in enumerate(lines) if unpack(out.header).kind is Kind.ARRIVAL_EVENT)
     outs = [broken(out) if at == other else out for at, out in enumerate(lines)]
     bus, checkpoints = kit.bus([Out(topics.TRAFFIC, 2, b"k", b"x", b"no header"), *outs]), kit.checkpoints()
     kit.member(bus, checkpoints, sample.plan(kit.end_us)).turns()

@@ -82,13 +82,14 @@ class Label(NamedTuple):
 Value = Arrival | Entities | Anchor | Auth | Label | None
 
 
-def decode(kind: Kind, body: bytes, offset: int, traceparent: bytes | None) -> tuple[str, Value]:
-    """(event_id, value) of a record; None for traffic that asks for no decision. Raises Poison."""
+def decode(kind: Kind, body: bytes, offset: int, traceparent: bytes | None) -> Value:
+    """The value of a record; None, without a look at the body, for traffic that asks for no decision. Raises Poison."""
+    read = _READERS.get(kind)
+    if read is None:
+        return None
     try:
         envelope = orjson.loads(body)
-        event_id = _id(envelope["event_id"])
-        read = _READERS.get(kind)
-        return event_id, read(envelope, envelope["payload"], offset, traceparent) if read else None
+        return read(envelope, envelope["payload"], offset, traceparent)
     except orjson.JSONDecodeError as error:
         raise Poison(Quarantine.UNDECODABLE, str(error)[:100]) from error
     except (KeyError, TypeError, ValueError) as error:
@@ -153,7 +154,7 @@ def _auth(envelope: dict[str, Any], payload: dict[str, Any], offset: int, trace:
     if payload["kind"] != Kind.AUTH_REQUEST.name:
         raise ValueError("header and payload disagree on the kind")
     return Auth(
-        envelope["event_id"], _id(payload["flow_id"]), _id(payload["merchant_id"]), to_us(envelope["ts_utc"]),
+        _id(envelope["event_id"]), _id(payload["flow_id"]), _id(payload["merchant_id"]), to_us(envelope["ts_utc"]),
         _minor(payload["amount_minor"]), _currency(payload["currency"]), offset, trace.decode() if trace else None,
     )  # fmt: skip
 

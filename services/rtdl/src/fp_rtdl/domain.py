@@ -5,7 +5,7 @@ Everything here depends on the order of the merge alone: the same logs give the 
 
 from bisect import bisect_right
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -93,7 +93,7 @@ class Context:
         if key in table:
             return False
         table[key] = kept.value
-        if isinstance(kept.value, Anchor):
+        if type(kept.value) is Anchor:
             self.flows.setdefault(kept.value.key, []).append(kept.value.flow_id)
         self._expiry.append((kept.expires_us, kept.table, key))
         return True
@@ -104,7 +104,7 @@ class Context:
         while expiry and expiry[0][0] < clock_us:
             _, table, key = expiry.popleft()
             value = self._tables[table].pop(key)
-            if isinstance(value, Anchor):
+            if table == "anchor":
                 self.flows[value.key].remove(value.flow_id)
                 if not self.flows[value.key]:
                     del self.flows[value.key]
@@ -144,10 +144,15 @@ class PartitionJoin:
                 continue
             self.n += 1
             value = head.value
+            if value is None:
+                continue
             if type(value) is Auth:
-                yield from self._request(value, head.order_us)
-            elif value is not None:
-                yield from self._part(value)
+                snapshot = self._request(value, head.order_us)
+                if snapshot is not None:
+                    yield snapshot
+                continue
+            for flow_id in self._part(value):
+                yield from self._retry(flow_id)
 
     def frontier(self, bound_us: int) -> int:
         """The lowest order_ts (µs) that this partition may still give out."""
@@ -165,18 +170,18 @@ class PartitionJoin:
         for entry in waiting:
             self._wait(entry)
 
-    def _request(self, auth: Auth, order_us: int) -> Iterator[Snapshot]:
+    def _request(self, auth: Auth, order_us: int) -> Snapshot | None:
         self.counts["auth_requests"] += 1
         ready = self._complete(auth)
         if ready is not None:
-            yield ready
-            return
+            return ready
         last_us = self.rules.window_end(order_us) - 1
         due_us = auth.ts_us + self.rules.join_wait_us
         if due_us <= last_us:
             self._wait(Waiting(auth, due_us, Degrade.JOIN_TIMEOUT.value))
         else:
             self._wait(Waiting(auth, last_us, Degrade.WINDOW_END.value))
+        return None
 
     def _wait(self, entry: Waiting) -> None:
         auth = entry.auth
@@ -184,19 +189,17 @@ class PartitionJoin:
         self._by_flow.setdefault(auth.flow_id, []).append(auth.event_id)
         self._deadlines.add(entry.at_us, auth.event_id)
 
-    def _part(self, value: Arrival | Entities | Anchor | Label) -> Iterator[Snapshot]:
+    def _part(self, value: Arrival | Entities | Anchor | Label) -> Sequence[str]:
+        """Take a part in; the flows that may be complete now."""
+        if isinstance(value, Label):
+            self._learn(value)
+            return ()
         expires_us = self.clock_us + self.rules.horizon_us
-        match value:
-            case Label():
-                self._learn(value)
-            case Arrival():
-                self._keep(Kept(expires_us, "arrival", value), value.key)
-                yield from self._arrived(value.key)
-            case Entities():
-                self._keep(Kept(expires_us, "entities", value), value.key)
-                yield from self._arrived(value.key)
-            case Anchor():
-                yield from self._bind(value, expires_us)
+        if isinstance(value, Anchor):
+            return self._bind(value, expires_us)
+        self._keep(Kept(expires_us, "arrival" if isinstance(value, Arrival) else "entities", value), value.key)
+        flows = self.context.flows.get(value.key) if self._waiting else None
+        return tuple(flows) if flows else ()
 
     def _keep(self, kept: Kept, key: ArrivalKey | str) -> None:
         if self.context.put(kept, key):
@@ -204,20 +207,15 @@ class PartitionJoin:
         else:
             self.counts["context_repeats"] += 1
 
-    def _bind(self, anchor: Anchor, expires_us: int) -> Iterator[Snapshot]:
+    def _bind(self, anchor: Anchor, expires_us: int) -> Sequence[str]:
         standing = self.context.anchors.get(anchor.flow_id)
         if standing is not None and standing[:-1] != anchor[:-1]:
             self._keep(Kept(expires_us, "rebound", anchor.flow_id), anchor.flow_id)
             self.rebinds.append(Rebind(anchor.flow_id, standing.offset, anchor.offset))
             self.counts["rebinds"] += 1
-            return
+            return ()
         self._keep(Kept(expires_us, "anchor", anchor), anchor.flow_id)
-        if standing is None:
-            yield from self._retry(anchor.flow_id)
-
-    def _arrived(self, key: ArrivalKey) -> Iterator[Snapshot]:
-        for flow_id in tuple(self.context.flows.get(key, ())):
-            yield from self._retry(flow_id)
+        return (anchor.flow_id,) if standing is None and self._waiting else ()
 
     def _retry(self, flow_id: str) -> Iterator[Snapshot]:
         for event_id in tuple(self._by_flow.get(flow_id, ())):

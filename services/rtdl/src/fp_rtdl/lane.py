@@ -36,6 +36,7 @@ class Lane:
         self._tag = plan.tag
         self._writer = SnapshotWriter(plan.pins, part)
         self._limit = PoisonLimit()
+        self._good = 0
         self._resume = plan.start_offsets(part)
         cursors = None
         if restored is not None:
@@ -83,13 +84,14 @@ class Lane:
             tally.extend(bytes(record.offset - expected))
         try:
             tally.append(self._sort(record))
+            self._good += 1
         except Poison as poison:
             tally.append(_POISON)
             self._quarantined.append(Quarantined(record, poison.reason))
             self._merge.passed(record.topic, record.offset)
+            self._limit.good(self._good)
+            self._good = 0
             self._limit.poison()
-        else:
-            self._limit.good()
 
     def _sort(self, record: Record) -> int:
         """Offer a record to the merge; what it counts as. Raises Poison."""
@@ -97,35 +99,34 @@ class Lane:
             header = unpack(record.header)
         except HeaderError as error:
             raise Poison(Quarantine.UNDECODABLE, str(error)) from error
-        kind = header.kind
+        kind, topic = header.kind, record.topic
         if header.run_tag != self._tag:
-            self._merge.passed(record.topic, record.offset)
+            self._merge.passed(topic, record.offset)
             return _OTHER_RUN
-        if kind is Kind.WATERMARK:
-            self._merge.mark(header, record.topic, record.offset)
-            return kind
-        if kind is Kind.CANARY:
-            self._merge.passed(record.topic, record.offset)
-            return kind
-        if kind not in KINDS[record.topic]:
-            raise Poison(Quarantine.CONTRACT_BROKEN, f"{kind.name} on {record.topic}")
-        try:
+        if kind in KINDS[topic]:
             return self._offer(record, header)
-        except KeyError as error:
-            raise Poison(Quarantine.CONTRACT_BROKEN, f"source {header.source} is no input of this lane") from error
+        if kind is Kind.WATERMARK:
+            self._merge.mark(header, topic, record.offset)
+        elif kind is Kind.CANARY:
+            self._merge.passed(topic, record.offset)
+        else:
+            raise Poison(Quarantine.CONTRACT_BROKEN, f"{kind.name} on {topic}")
+        return kind
 
     def _offer(self, record: Record, header: Header) -> int:
-        """Only the first copy of a sequence is worked on; a broken body still takes its place in the sequence.
-
-        KeyError for a source that is no input.
-        """
-        topic, offset, rank = record.topic, record.offset, RANKS[record.topic]
+        """Only the first copy of a sequence is worked on; a broken body still takes its place in the sequence."""
+        topic, offset = record.topic, record.offset
+        value, broken = None, None
         try:
-            event_id, value = decode(header.kind, record.value, offset, record.traceparent)
-        except Poison:
-            self._merge.offer(header, rank, "", topic, offset, None)
-            raise
-        seen = self._merge.offer(header, rank, event_id, topic, offset, value)
+            value = decode(header.kind, record.value, offset, record.traceparent)
+        except Poison as poison:
+            broken = poison
+        try:
+            seen = self._merge.offer(header, RANKS[topic], "", topic, offset, value)
+        except KeyError as error:
+            raise Poison(Quarantine.CONTRACT_BROKEN, f"source {header.source} is no input of this lane") from error
+        if broken is not None:
+            raise broken
         if seen is Seen.DUPLICATE:
             return _DUPLICATE
         if type(value) is Label and lane_of(value.merchant_id) == self.part:

@@ -36,7 +36,7 @@ class SnapshotWriter:
     def __init__(self, pins: Pins, part: int) -> None:
         self.seqs = [0] * TARGETS
         self.source = source_of(part)
-        self._part = part
+        self._tails = {topic: f'"partition":{part},"topic":"{topic}"}}' for topic in topics.INGRESS}
         self._world = f'"manifest_fingerprint":"{pins.manifest_fingerprint}",'
         self._run = (
             f'"platform_run_id":"{pins.platform_run_id}","producer":"{PRODUCER}",'
@@ -96,10 +96,10 @@ class SnapshotWriter:
             (topics.ARRIVAL_ENTITIES, snapshot.entities),
             (topics.FLOW_ANCHOR, snapshot.anchor),
         )
-        return ",".join(self._offset(topic, part.offset) for topic, part in parts if part is not None)
+        return ",".join([self._offset(topic, part.offset) for topic, part in parts if part is not None])
 
     def _offset(self, topic: str, offset: int) -> str:
-        return f'{{"offset":{offset},"partition":{self._part},"topic":"{topic}"}}'
+        return f'{{"offset":{offset},{self._tails[topic]}'
 
 
 def _text(value: str | None) -> str:
