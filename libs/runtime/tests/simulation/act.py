@@ -47,10 +47,10 @@ class Reader:
 
     def turn(self, work: "Apply") -> Steps:
         """Take the next records and commit what they change, by compare-and-set on the position."""
-        start = self._at.offset
-        records = self._kernel.logs[self._tp][start : start + self._kernel.rng.randint(1, self._kernel.plan.poll)]
-        if not records:
+        start, log = self._at.offset, self._kernel.logs[self._tp]
+        if len(log) == start:
             return
+        records = log[start : start + self._kernel.rng.randint(1, self._kernel.plan.poll)]
         fresh = [orjson.loads(rec.value) for rec in records if self._is_new(rec)]
         after = Position(start + len(records), self._track.last, tuple(sorted(self._track.gaps)))
         yield
@@ -115,7 +115,7 @@ def actions(kernel: Kernel, rows: Rows) -> Steps:
     ]
     yield
     while True:
-        yield
+        yield 20
         for reader in readers:
             yield from reader.turn(work)
         for outbox in rows.outbox.values():
@@ -135,6 +135,6 @@ def cases(kernel: Kernel, rows: Rows) -> Steps:
         readers += [Reader(kernel, rows, "cases", epoch, tp, f"df:{of}", Kind.CASE_TRIGGER) for of in range(6)]
     yield
     while True:
-        yield
+        yield 20
         for reader in readers:
             yield from reader.turn(work)

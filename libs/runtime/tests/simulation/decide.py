@@ -1,6 +1,5 @@
 """The decision fabric: truth for decisions, derived account state that is fed again after a restart."""
 
-import copy
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -33,11 +32,12 @@ class Progress(NamedTuple):
 
 @dataclass
 class Outbox:
-    """Rows of one source: (topic-partition, record) with dense sequences; facts = published row numbers."""
+    """Rows of one source: (topic-partition, record) with dense sequences."""
 
     source: str
     rows: list[tuple[Tp, Rec]] = field(default_factory=list)
     facts: set[int] = field(default_factory=set)
+    """Numbers of the published rows."""
     sequences: dict[Tp, int] = field(default_factory=lambda: defaultdict(int))
 
     def add(self, tp: Tp, kind: Kind, order: int, payload: dict[str, Any]) -> None:
@@ -49,6 +49,8 @@ class Outbox:
 
     def drain(self, kernel: Kernel, scope: str, epoch: int) -> Steps:
         """Publish what has no fact, in order; then record the facts."""
+        if len(self.facts) == len(self.rows):
+            return
         for row, (tp, rec) in enumerate(self.rows):
             if row not in self.facts:
                 yield
@@ -85,7 +87,7 @@ class PartitionFabric:
         accounts, start = rows.checkpoint
         if kernel.bug is Bug.STATE_NOT_REFED:
             start = rows.progress
-        self._accounts = copy.deepcopy(accounts)
+        self._accounts = accounts.copy()
         self._n, self._committed = start.n, rows.progress.n
         self._merge = PartitionMerge((InputKey(topics.RTDL, f"rtdl:{part}") for part in range(6)), start.cursors)
         self._position = self._start = start.offset
@@ -100,16 +102,20 @@ class PartitionFabric:
             yield
             self._commit([item for item in decided if item is not None])
         yield from self._rows.outbox.drain(self._kernel, self._scope, self._epoch)
-        if self._n >= self._committed and self._kernel.rng.random() < 0.2:
+        moved = self._n > self._rows.checkpoint[1].n
+        if moved and self._n >= self._committed and self._kernel.rng.random() < 0.2:
             yield
-            kept = copy.deepcopy(self._accounts), self._progress()
+            kept = self._accounts.copy(), self._progress()
             self._kernel.commit(
                 self._scope, self._epoch, lambda: setattr(self._rows, "checkpoint", kept), moves=False
             )
 
     def _poll(self) -> None:
-        size = self._kernel.rng.randint(1, self._kernel.plan.poll)
         log = self._kernel.logs[topics.RTDL, self._partition]
+        if len(log) == self._position:
+            return
+        self._kernel.busy = self._kernel.now
+        size = self._kernel.rng.randint(1, self._kernel.plan.poll)
         for offset, rec in enumerate(log[self._position : self._position + size], self._position):
             if rec.header.kind is Kind.WATERMARK:
                 self._merge.mark(rec.header, topics.RTDL, offset)
@@ -174,5 +180,6 @@ def member(fabrics: Callable[[], list[PartitionFabric]]) -> Steps:
     owned = fabrics()
     yield
     while True:
+        yield 5
         for fabric in owned:
             yield from fabric.turn()

@@ -71,7 +71,7 @@ class Writer:
         for lane in lanes:
             yield from self._resolve(lane)
         while True:
-            yield
+            yield None if self._inbox else 10
             if self._inbox:
                 request = self._inbox.pop(0)
                 reply = yield from self._handle(request)
@@ -83,7 +83,7 @@ class Writer:
         self._sequences = defaultdict(int, {tp: n for (name, tp), n in rows.sequences.items() if name == self._name})
         self._orders = defaultdict(LaneOrder, {lane: LaneOrder(floor) for lane, floor in rows.floors.items()})
 
-    def _handle(self, request: Request) -> Generator[None, None, list[str] | str]:
+    def _handle(self, request: Request) -> Generator[int | None, None, list[str] | str]:
         bug = self._kernel.bug
         if not (yield from self._resolve(request.lane)):
             return UNKNOWN
@@ -153,7 +153,7 @@ class Writer:
         rec = Rec(header, trusted_bytes(event._asdict()))
         self._rows.claims[event.event_id] = Claim(lane, tp, rec, len(self._kernel.logs[tp]))
 
-    def _produce(self, claims: list[Claim]) -> Generator[None, None, bool]:
+    def _produce(self, claims: list[Claim]) -> Generator[int | None, None, bool]:
         """One attempt for each, pipelined; then the facts. False when any stays in doubt."""
         offsets = []
         for claim in claims:
@@ -162,7 +162,7 @@ class Writer:
         yield
         return self._record_facts(list(zip(claims, offsets, strict=True)))
 
-    def _resolve(self, lane: str) -> Generator[None, None, bool]:
+    def _resolve(self, lane: str) -> Generator[int | None, None, bool]:
         """Open claims with no attempt in flight: found on the topic = observed, else the same bytes again."""
         found: list[tuple[Claim, int | None]] = []
         for claim in self._rows.open_of(lane):

@@ -1,6 +1,5 @@
 """The pure rules that the simulated stages and the naive expectation share: joins, features, decisions."""
 
-import copy
 import hashlib
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -40,7 +39,9 @@ class Join:
     pending: dict[int, tuple[Event, Origin]] = field(default_factory=dict)
 
     def copy(self) -> "Join":
-        return copy.deepcopy(self)
+        """An independent copy, for checkpoints."""
+        parts = {payment: dict(found) for payment, found in self.parts.items()}
+        return Join(self.clock, self.n, dict(self.merchants), dict(self.risk), parts, dict(self.pending))
 
     def merge(self, order: int, event: Event, origin: Origin) -> Snapshot | None:
         """Take the next head in; the snapshot that it completes."""
@@ -92,6 +93,10 @@ class Accounts:
 
     seen: dict[str, int] = field(default_factory=dict)
     blocks: dict[str, int] = field(default_factory=dict)
+
+    def copy(self) -> "Accounts":
+        """An independent copy, for checkpoints."""
+        return Accounts(dict(self.seen), dict(self.blocks))
 
     def decide(self, snapshot: dict[str, Any]) -> dict[str, Any]:
         """The decision, without changing the state."""

@@ -11,8 +11,9 @@ from fp_contracts.header import Header
 from .bugs import Bug
 
 Tp = tuple[str, int]
-Steps = Generator[None, None, None]
-IDLE_LIMIT, STEP_LIMIT = 6_000, 60_000
+Steps = Generator[int | None, None, None]
+"""A process: it may be switched away, killed or doubled at every yield; a number = idle for so many steps."""
+IDLE_LIMIT, STEP_LIMIT = 8_000, 80_000
 
 
 class Stuck(Exception):
@@ -46,6 +47,9 @@ class Plan(NamedTuple):
     take: int | None = None
     skew: int = 60
     faults: int = 0
+    target: str = ""
+    """Faults happen only in processes whose name starts so."""
+    rate: int = 1
     bug: Bug | None = None
 
 
@@ -61,7 +65,9 @@ def random_plan(seed: int, bug: Bug | None = None) -> Plan:
         poll=rng.choice((1, 4, 30)),
         take=rng.choice((None, 1, 5)),
         skew=rng.choice((2, 10, 60)),
-        faults=rng.choice((0, 6, 15, 40)),
+        faults=rng.choice((0, 10, 40)),
+        target=rng.choice(("", "", "", "ig", "ls", "rtdl", "df", "actions", "cases", "lane")),
+        rate=rng.choice((1, 1, 4)),
         bug=bug,
     )
 
@@ -93,11 +99,14 @@ class Kernel:
         self.faults_left = self.plan.faults
         self.now = 0
         self.busy = 0
+        self.current = ""
         self._delayed: list[tuple[Tp, Rec]] = []
 
     def fault(self, probability: float) -> bool:
         """Whether a fault happens here; a run has a limited number of them."""
-        if self.faults_left <= 0 or self.rng.random() >= probability:
+        if self.faults_left <= 0 or not self.current.startswith(self.plan.target):
+            return False
+        if self.rng.random() >= probability * self.plan.rate:
             return False
         self.faults_left -= 1
         return True
@@ -145,16 +154,18 @@ class Kernel:
     def run(self, over: Callable[[], bool]) -> None:
         """Step processes at random until `over`; raises Stuck."""
         for task in self._turns():
+            self.current = task.name
             if self._crashed(task):
                 continue
             try:
-                next(task.steps)
+                if nap := next(task.steps):
+                    task.wake = self.now + nap
             except (StopIteration, Fenced, CommitLost):
                 if task.dies is not None:
                     self.tasks.remove(task)
                 else:
                     task.steps = task.start()
-            if self.now % 16 == 0 and over():
+            if self.now % 64 == 0 and over():
                 return
             if self.now - self.busy > IDLE_LIMIT or self.now > STEP_LIMIT:
                 raise Stuck(f"not over at step {self.now}, the last change was at {self.busy}")
@@ -164,7 +175,7 @@ class Kernel:
             self.now += 1
             if self._delayed and self.rng.random() < 0.01:
                 self._append(*self._delayed.pop(0))
-            task = self.rng.choice(self.tasks)
+            task = self.tasks[int(self.rng.random() * len(self.tasks))]
             if task.dies is not None and task.dies <= self.now:
                 self.tasks.remove(task)
             elif task.wake <= self.now:

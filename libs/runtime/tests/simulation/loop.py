@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
 
 import orjson
@@ -44,10 +44,17 @@ class PartitionLoop:
         self._merge = PartitionMerge(inputs, last.cursors)
         self._deadlines = Deadlines(last.deadlines)
         self._join = last.join.copy()
+        self._tps = [(topic, (topic, partition % topics.TOPICS[topic].partitions)) for topic in TOPICS]
         self._positions = dict(last.offsets)
         self._starts = dict(last.offsets)
         self._sequences = defaultdict(int, last.sequences)
         self._sent = NONE_TS
+        self._saved = self._join.copy()
+        self._moved = False
+
+    def has_input(self) -> bool:
+        """Whether there is anything to read."""
+        return any(len(self._kernel.logs[tp]) > self._positions[topic] for topic, tp in self._tps)
 
     def turn(self) -> Steps:
         """Poll one input, release, publish; sometimes checkpoint."""
@@ -61,23 +68,28 @@ class PartitionLoop:
             yield
             yield from self._kernel.publish_until_acked(tp, rec)
         yield from self._watermarks()
-        if not first and self._kernel.rng.random() < 0.3:
+        if not first and self._moved and self._kernel.rng.random() < 0.3:
             yield
             self._checkpoint()
+            self._moved = False
 
     def _poll(self) -> None:
-        rng = self._kernel.rng
-        topic = rng.choice(TOPICS)
-        tp = topic, self._partition % topics.TOPICS[topic].partitions
+        rng, logs = self._kernel.rng, self._kernel.logs
+        waiting = [(topic, tp) for topic, tp in self._tps if len(logs[tp]) > self._positions[topic]]
+        if not waiting:
+            return
+        self._kernel.busy = self._kernel.now
+        topic, tp = rng.choice(waiting)
         start = self._positions[topic]
         stop = start + rng.randint(1, self._kernel.plan.poll)
-        for offset, rec in enumerate(self._kernel.logs[tp][start:stop], start):
+        for offset, rec in enumerate(logs[tp][start:stop], start):
             if rec.header.kind is Kind.WATERMARK:
                 self._merge.mark(rec.header, topic, offset)
             else:
                 event = event_of(rec)
                 self._merge.offer(rec.header, RANKS[topic], event.event_id, topic, offset, event)
             self._positions[topic] = offset + 1
+        self._moved = True
 
     def _work(self, heads: list[Head]) -> list[tuple[Tp, Rec]]:
         return [self._out(snapshot) for snapshot in self._snapshots(heads)]
@@ -139,7 +151,16 @@ class PartitionLoop:
         if bug is Bug.JOINS_NOT_IN_CHECKPOINT:
             kept.join.pending, kept.deadlines = {}, {}
         epoch = None if bug is Bug.CHECKPOINT_WITHOUT_OWNER else self._epoch
-        self._kernel.commit(self._scope, epoch, lambda: self._kept.__setitem__(self._partition, kept), moves=False)
+        self._kernel.commit(self._scope, epoch, lambda: self._write(kept), moves=False)
+        self._saved = kept.join
+
+    def _write(self, kept: Checkpoint) -> None:
+        """Only changed entities are written, over those that are there: two owners would mix their states."""
+        before = self._kept.get(self._partition, Checkpoint()).join
+        join, saved = kept.join.copy(), self._saved
+        changed = {name: state for name, state in join.merchants.items() if saved.merchants.get(name) != state}
+        join.merchants = {**before.merchants, **changed}
+        self._kept[self._partition] = replace(kept, join=join)
 
 
 def member(loops: Callable[[], list[PartitionLoop]]) -> Steps:
@@ -147,6 +168,7 @@ def member(loops: Callable[[], list[PartitionLoop]]) -> Steps:
     owned = loops()
     yield
     while True:
+        yield None if any([partition.has_input() for partition in owned]) else 10
         for partition in owned:
             yield from partition.turn()
 

@@ -34,6 +34,7 @@ class Sender:
     classes: dict[tuple[str, int], str] = field(default_factory=dict)
     frontier: dict[str, int] = field(default_factory=dict)
     window: int = 0
+    _patience: dict[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for lane in self.world.lanes:
@@ -45,17 +46,20 @@ class Sender:
 
     def lane(self, lane: str) -> Steps:
         """Send the lane's batches and rounds of the current window until the last window has ended."""
+        sent = True
         while True:
-            yield
+            yield None if sent else 40
+            sent = False
             if self.over:
                 continue
             end = self.world.window_ends[self.window]
             if all(frontier >= end for frontier in self.frontier.values()):
-                self.window += 1
+                self.window, sent = self.window + 1, True
                 continue
             lines, frontier = self._next(lane, end)
             if not lines and frontier <= self.frontier[lane]:
                 continue
+            sent = True
             request = Request(lane, lines, frontier)
             yield from self._post(request)
             if not isinstance(request.reply, list) and self.kernel.bug is not Bug.LANE_GOES_ON_AFTER_202:
@@ -71,10 +75,12 @@ class Sender:
     def _post(self, request: Request) -> Steps:
         """Wait for a reply, for a while."""
         self.inboxes[request.lane].append(request)
-        for _ in range(self.kernel.rng.choice((30, 100, 300))):
-            if request.reply is not None:
-                return
+        patience = self._patience.setdefault(request.lane, self.kernel.rng.choice((200, 1_000)))
+        give_up = self.kernel.now + patience
+        while request.reply is None and self.kernel.now < give_up:
             yield
+        # Without backing off, resends would pile up in front of a writer that is only slow.
+        self._patience[request.lane] = min(1_500, 2 * patience) if request.reply is None else patience
 
     def _next(self, lane: str, end: int) -> tuple[list[Line], int]:
         """The next batch of the window and the frontier after it."""
