@@ -28,10 +28,13 @@ class BundleError(ValueError):
 def export(
     run: str, read: Callable[[str], bytes], keys: Iterable[str], records: Iterable[RawRecord], out: Path
 ) -> int:  # fmt: skip
-    """Write a bundle: the objects under `keys`, those that the log names, the log, the index. Number of objects."""
+    """Write a bundle: the objects under `keys`, those that the log names, the log, the index. Number of objects.
+
+    `read` raises KeyError for what is gone: it is left out, and verification says so.
+    """
     kept = [record for record in records if record.key == run.encode()]
     named = {ref.key for _, ref in read_log(run, kept).refs()}
-    objects = {key: read(key) for key in sorted({*keys, *named})}
+    objects = {key: body for key in sorted({*keys, *named}) if (body := _read(read, key)) is not None}
     files = {**objects, LOG: b"".join(_line(record) for record in kept)}
     index = {
         "platform_run_id": run,
@@ -103,6 +106,13 @@ def _index_faults(files: Mapping[str, bytes], named: Mapping[str, Any], log: Log
 
 def _failed(mismatch: Mismatch) -> Result:
     return Result("FAIL", 0, (mismatch,), "FAIL", "FAIL")
+
+
+def _read(read: Callable[[str], bytes], key: str) -> bytes | None:
+    try:
+        return read(key)
+    except KeyError:
+        return None
 
 
 def _line(record: RawRecord) -> bytes:

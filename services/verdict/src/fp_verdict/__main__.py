@@ -6,10 +6,12 @@ from fp_runtime import settings
 from fp_runtime.bus import FetchProfile
 from fp_runtime.evidence import open_store
 from fp_runtime.kafka import open_consumer
-from fp_runtime.participant import Participant, now_us
+from fp_runtime.participant import Evaluate, Participant, now_us
 from fp_runtime.postgres import connect
 from fp_runtime.process import running
+from fp_verdict.closing import ClosingDesk
 from fp_verdict.reconcile import evaluate_p11
+from fp_verdict.sampling import Watchman
 from fp_verdict.service import Reporter
 from fp_verdict.settings import VerdictSettings
 from fp_verdict.spinefacts import SpineDesk
@@ -24,10 +26,19 @@ def main() -> None:
     reader = partial(open_consumer, config, "fp.verdict.gates", fetch=FetchProfile.BULK)
     reporter = Reporter(conn, store, config.instance, now_us)
     desk = SpineDesk(conn, store, archive, reader, now_us)
-    gates = {"P2": reporter.evaluate_p2, "P11": lambda state: evaluate_p11(desk.gather(state))}
+    finale = ClosingDesk(conn, store, reader, now_us)
+    gates: dict[str, Evaluate] = {
+        "P2": reporter.evaluate_p2,
+        "P11": lambda state: evaluate_p11(desk.gather(state)),
+        "P16": finale.evaluate,
+    }
+    watchman = Watchman(connect(config.pg_dsn, "verdict/watch"), reader(), now_us)
     with running(config, lambda: Participant(config, gates, reporter.react)) as process:
         while not process.stopping():
             process.turn()
+            state = process.participant.state()
+            if state is not None:
+                watchman.look(state)
             process.stop.wait(config.watch_interval_s)
 
 

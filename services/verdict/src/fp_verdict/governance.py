@@ -1,16 +1,13 @@
 """The governance log of a run: who decided what, hash-chained in the order of the control log. Pure."""
 
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fp_contracts import control as c
-from fp_contracts.canonical import digest_of
 
 GOVERNED = (
     c.RunPinRequested, c.RunPinned, c.GatePassed, c.GateBlocked, c.PolicyActivated, c.PolicySwitched, c.DrillRequested,
     c.DrillReported, c.RunResumeRequested, c.WaiverGranted, c.RunStopped,
 )  # fmt: skip
-FIRST = "0" * 64
 
 
 def entry_of(event_id: str, offset: int, sha256: str, payload: c.ControlPayload) -> dict[str, Any]:
@@ -40,20 +37,3 @@ def _subject(payload: c.ControlPayload) -> str:
             return payload.waiver
         case _:
             return "run"
-
-
-def chained(previous: str, n: int, entry: Mapping[str, Any]) -> dict[str, Any]:
-    """The entry as number `n` of its chain: entry_hash = digest over the hash before it and itself."""
-    linked = {**entry, "n": n, "prev_hash": previous}
-    return {**linked, "entry_hash": digest_of(linked)}
-
-
-def chain_fault(entries: Sequence[Mapping[str, Any]]) -> str | None:
-    """The first place where a chain does not recompute, None when it does."""
-    previous = FIRST
-    for n, entry in enumerate(entries, start=1):
-        plain = {key: value for key, value in entry.items() if key != "entry_hash"}
-        if entry["n"] != n or entry["prev_hash"] != previous or entry["entry_hash"] != digest_of(plain):
-            return f"entry {n} does not follow from the one before it"
-        previous = str(entry["entry_hash"])
-    return None

@@ -14,6 +14,7 @@ from fp_runtime.controllog import Event
 from fp_runtime.evidence import EvidenceStore
 from fp_runtime.postgres import Connection
 from fp_verdict import adapters
+from fp_verdict.finale import announcement
 from fp_verdict.gates import ReadinessFacts, evaluate_p2
 
 POSTURE_EVERY_US = 3_600_000_000
@@ -35,7 +36,7 @@ class Reporter:
             return ()
         run = state.platform_run_id
         adapters.hold_reporter(self._conn, run, self._instance)
-        return [*self._posture(run), *self._alerts(state)]
+        return [*self._posture(run), *self._alerts(state), *self._verdict(state)]
 
     def _posture(self, run: str) -> list[Event]:
         posted_run, posted_us = self._posted
@@ -43,9 +44,9 @@ class Reporter:
             return []
         month, spend, as_of_us = adapters.month_spend(self._conn)
         self._posted = (run, self._now_us())
-        posture = BudgetPosture(
-            month=month, spend_microusd=spend, alert=_alert(spend), as_of_us=as_of_us
-        )  # fmt: skip
+        posture = BudgetPosture.model_validate(
+            {"month": month, "spend_microusd": spend, "alert": alert_level(spend), "as_of_us": as_of_us}
+        )
         return [(posture, (str(as_of_us),))]
 
     def _alerts(self, state: RunState) -> list[Event]:
@@ -54,6 +55,17 @@ class Reporter:
             for alert in adapters.alerts_of(self._conn, state.platform_run_id)
             if alert not in state.alerts
         ]
+
+    def _verdict(self, state: RunState) -> list[Event]:
+        """The final verdict as P16's evidence says it, once the gate is on the log."""
+        attempt = state.attempts.get("P16")
+        if state.verdict is not None or attempt is None or attempt.event is None:
+            return []
+        ref = next((ref for ref in attempt.event.evidence if ref.key.endswith("/final_verdict.json")), None)
+        if ref is None:
+            return []
+        final = orjson.loads(evidence.read(self._store, ref))
+        return [(announcement(final, ref), (str(attempt.number),))]
 
     def evaluate_p2(self, state: RunState) -> Evaluation | None:
         """P2 as of now."""
@@ -83,7 +95,3 @@ def read_manifest(store: EvidenceStore, state: RunState) -> dict[str, Any] | Non
                 return None
             return found
     return None
-
-
-def _alert(spend_microusd: int) -> Any:
-    return alert_level(spend_microusd)

@@ -21,6 +21,7 @@ from fp_runtime.spans import Span, breaks
 from fp_verdict import governance, reconcile
 from fp_verdict.buscount import COUNTED, ArchiveObject, BusCount, Place, holes
 from fp_verdict.reconcile import ArchiveState, SpineFacts
+from fp_verify.chain import FIRST, chain_fault, chained
 
 SCAN_S = 120.0
 READ_BACK = ("P3", "P6", "P7", "P8", "P9", "P10")
@@ -91,7 +92,7 @@ class SpineDesk:
             unbooked=spend.unbooked, truth_breaches=tuple(truth_breaches(self._conn)),
             report=_report(state, documents), comparison={"run": run, **pack},
             waived=any(w.waiver == "non_regression" and w.expires_us > self._now_us() for w in state.waivers),
-            governance=tuple(entries), chain_fault=governance.chain_fault(entries), cut=cut,
+            governance=tuple(entries), chain_fault=chain_fault(entries), cut=cut,
         )  # fmt: skip
 
     def _archive_state(
@@ -138,9 +139,9 @@ class SpineDesk:
                 if not isinstance(payload, governance.GOVERNED) or envelope.event_id in known:
                     continue
                 known.add(envelope.event_id)
-                previous = entries[-1]["entry_hash"] if entries else governance.FIRST
+                previous = entries[-1]["entry_hash"] if entries else FIRST
                 fact = governance.entry_of(envelope.event_id, record.offset, sha256_hex(record.value), payload)
-                entries.append(governance.chained(previous, len(entries) + 1, fact))
+                entries.append(chained(previous, len(entries) + 1, fact))
                 cur.execute(
                     "INSERT INTO verdict.governance (run, n, event_id, entry, prev_hash, entry_hash)"
                     " VALUES (%s, %s, %s, %s, %s, %s)",
