@@ -33,7 +33,7 @@ def s3_client(endpoint: str | None = None) -> "S3Client":
         request_checksum_calculation="when_required", response_checksum_validation="when_required",
     )  # fmt: skip
     region = "us-east-1" if endpoint else None
-    return boto3.client("s3", endpoint_url=endpoint, region_name=region, config=config)
+    return boto3.session.Session().client("s3", endpoint_url=endpoint, region_name=region, config=config)
 
 
 class S3Store:
