@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 from fp_contracts.fold import RunState
 from fp_contracts.phases import SPINE
+from fp_operator.mesh import check_fatal
 from fp_operator.pinning import Follower, Pinned
 from fp_operator.stack import Supervisor
 from fp_operator.substrate import Environment
-from fp_runtime.errors import UserError
 from fp_runtime.postgres import Connection, connect
 
 _LOOK_EVERY_S = 1.0
@@ -77,7 +77,7 @@ def follow(
             now = time.monotonic()
             if now - last.at >= _LOOK_EVERY_S:
                 before, last = last, _look(conn, state, now)
-                check_services(environment)
+                check_fatal(Supervisor(environment.state_dir), environment.state_dir)
             see(Moment(state, last, before, now - began))
             end = over(state) or ("timeout" if now - began > timeout_s else None)
             if end is not None:
@@ -85,15 +85,6 @@ def follow(
     finally:
         conn.close()
         follower.close()
-
-
-def check_services(environment: Environment) -> None:
-    """UserError when a service was given up by the supervisor: the run cannot go on."""
-    states = Supervisor(environment.state_dir).states()
-    fatal = [name for name, program in states.items() if program.state == "FATAL"]
-    if fatal:
-        log = environment.state_dir / "logs" / f"{fatal[0]}.log"
-        raise UserError(f"service {fatal[0]}", "ended again and again", f"read {log}, then `fp up` and `fp watch`")
 
 
 def _look(conn: Connection, state: RunState, now: float) -> Progress:

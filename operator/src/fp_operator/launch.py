@@ -4,10 +4,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from fp_contracts.runconfig import RunConfig
 from fp_df.catalogue import policies
-from fp_operator import pinning, project, runplan, substrate
+from fp_operator import mesh, pinning, project, runplan, substrate
 from fp_operator.pinning import Pinned
-from fp_operator.stack import OnStep, StackAddresses, Supervisor
+from fp_operator.stack import OnStep, StackAddresses
 from fp_operator.substrate import Environment
 from fp_operator.worlds import samples
 from fp_runtime.errors import UserError
@@ -39,24 +40,18 @@ class Planned:
     run: str
     scenario: str
     world: WorldManifest
-    config: runplan.RunConfig
+    config: RunConfig
     drill: str | None
 
 
 def ready_environment(folder: Path, on_step: OnStep) -> Environment:
-    """The environment with its services running: as it is, or brought up."""
-    if services_run(folder) and (folder / substrate.MEMORY).is_file():
-        return substrate.remembered(folder, on_step)
-    return substrate.bring_up(folder, project.root(), on_step)
-
-
-def services_run(folder: Path) -> bool:
-    """Whether the supervisor runs every service of the mesh."""
-    supervisor = Supervisor(folder)
-    if not supervisor.alive():
-        return False
-    states = {name: program.state for name, program in supervisor.states().items() if name.rpartition("-")[2].isdigit()}
-    return bool(states) and all(state == "RUNNING" for state in states.values())
+    """The environment with its services running this build: as it is, or brought up."""
+    root = project.root()
+    if mesh.running(folder) and (folder / substrate.MEMORY).is_file():
+        environment = substrate.remembered(folder, on_step)
+        if environment.digests.image_manifest == substrate.image_manifest_digest(root):
+            return environment
+    return substrate.bring_up(folder, root, on_step)
 
 
 def plan(environment: Environment, order: Order) -> Planned:

@@ -9,8 +9,13 @@ from fp_operator.stack import Program, StackAddresses
 from fp_runtime.builds import package_of
 
 MODES = {"archive": ("archive",), "actions": ("actions",), "actuator": ("actuator",)}
-PORTS = ("ig", "cm_ls", "verdict", "actuator")
+MEMBERS: Mapping[str, int] = {"rtdl": 2, "df": 1, "cm_ls": 1}
+WRITERS = ("ig-0",)
+HEALTH = "health:"
+PORTS = ("ig", "cm_ls", "verdict", "actuator", *(f"{HEALTH}{name}" for name in instances(MEMBERS, WRITERS)))
 _PRIORITY = 500
+BUILD = "FP_IMAGE_MANIFEST"
+"""Digest of the build in every environment: another build is another program, and so restarted."""
 
 
 def role_of(service: str) -> str:
@@ -24,7 +29,6 @@ def make_programs(
     ports: Mapping[str, int],
     password: Callable[[str], str],
     shared: Mapping[str, str],
-    members: Mapping[str, int],
 ) -> list[Program]:
     """Every service instance of an environment, the actuator and the meter. `shared`: digests and keys for all."""
     urls = {
@@ -37,8 +41,8 @@ def make_programs(
         "cm_ls": {"FP_CM_PORT": str(ports["cm_ls"])},
         "verdict": {"FP_PAGE_PORT": str(ports["verdict"])},
     }
-    programs = [_actuator(state_dir, ports["actuator"])]
-    for name in instances(members, ("ig-0",)):
+    programs = [_actuator(state_dir, ports["actuator"], shared[BUILD])]
+    for name in instances(MEMBERS, WRITERS):
         service = name.rpartition("-")[0]
         role = role_of(service)
         env = {
@@ -47,11 +51,13 @@ def make_programs(
             **urls,
             **own.get(service, {}),
             "FP_INSTANCE": name,
+            "FP_HEALTH_PORT": str(ports[f"{HEALTH}{name}"]),
             "FP_PG_DSN": addresses.pg_dsn_as(role, password(role)),
         }
         programs.append(_program(name, service, env, state_dir))
     meter_env = {
         **_addresses(addresses),
+        BUILD: shared[BUILD],
         "FP_INSTANCE": "meter-0",
         "FP_PG_DSN": addresses.pg_dsn_as("fp_operator", password("fp_operator")),
         "FP_STATE_DIR": str(state_dir),
@@ -79,6 +85,6 @@ def _program(name: str, service: str, env: Mapping[str, str], state_dir: Path) -
     return Program(name, argv, env, cwd=state_dir, priority=_PRIORITY)
 
 
-def _actuator(state_dir: Path, port: int) -> Program:
-    env = {"FP_ACTUATOR_PORT": str(port), "FP_ACTUATOR_FILE": str(state_dir / "actuator.sqlite")}
+def _actuator(state_dir: Path, port: int, build: str) -> Program:
+    env = {"FP_ACTUATOR_PORT": str(port), "FP_ACTUATOR_FILE": str(state_dir / "actuator.sqlite"), BUILD: build}
     return Program("actuator", (sys.executable, "-m", "fp_df", "actuator"), env, cwd=state_dir, priority=_PRIORITY - 1)

@@ -1,6 +1,5 @@
 """`fp up` beyond the servers: topics, schema, roles, P(-1) and P0 with their evidence, then the services."""
 
-import secrets
 import subprocess
 import time
 from collections.abc import Callable, Mapping
@@ -11,32 +10,25 @@ from typing import Any
 import orjson
 
 from fp_contracts import control as c
-from fp_contracts.canonical import canonical_bytes, digest_of
-from fp_contracts.evaluation import Evaluation, Predicate
-from fp_contracts.ids import h32
-from fp_contracts.phases import PHASES
-from fp_contracts.pins import MONTHLY_LIMIT_MICROUSD, alert_level
+from fp_contracts.canonical import digest_of
 from fp_contracts.services import REQUIRED
-from fp_operator import authority, build, handles
-from fp_operator.authority import Authority
+from fp_operator import authority, build, mesh, p0
+from fp_operator.controlroot import close_phase, open_phase
 from fp_operator.prices import price_table
-from fp_operator.programs import PORTS, make_programs, role_of
-from fp_operator.runplan import Digests, envelopes
-from fp_operator.stack import OnStep, StackAddresses, Supervisor, role_password, up
+from fp_operator.programs import BUILD, PORTS, make_programs, role_of
+from fp_operator.runplan import Digests
+from fp_operator.spending import Spending
+from fp_operator.stack import OnStep, Program, StackAddresses, Supervisor, role_password, up
+from fp_operator.stack.addresses import given_addresses, store_url
 from fp_operator.stack.state import StateFolder, choose_ports
 from fp_runtime.builds import package_of
-from fp_runtime.deadline import until
 from fp_runtime.errors import UserError
-from fp_runtime.evidence import open_store
+from fp_runtime.evidence import EvidenceStore, open_store
 from fp_runtime.kafka import open_admin
-from fp_runtime.meter import Usage, price
 from fp_runtime.postgres import ensure_roles, migrate
 from fp_runtime.settings import RuntimeSettings
 
-MEMBERS: Mapping[str, int] = {"rtdl": 2, "df": 1, "cm_ls": 1}
 MEMORY = "substrate.json"
-STACKS = ("core", "streaming", "runtime", "data_ml", "ops")
-MISSING, LOCKED = PHASES["P0"].blockers
 ROLES = tuple(sorted({role_of(service) for service in REQUIRED} | {"fp_operator"}))
 
 
@@ -69,28 +61,43 @@ def operator_settings(state_dir: Path, addresses: StackAddresses) -> RuntimeSett
 
 def bring_up(state_dir: Path, root: Path, on_step: OnStep) -> Environment:
     """Everything from authorities to services; UserError with the fix when something is in the way."""
-    started = time.monotonic()
     known = authority.load(root / "docs" / "authority")
     on_step("authority", "as pinned", 0.0)
+    spending = Spending(Supervisor(state_dir))
+    store = open_store(given_addresses().get("evidence_url") or store_url(state_dir, "evidence"))
+    gates = [_package(store, root, on_step)]
+    opened = open_phase(store, "P0")
     addresses = up(state_dir, on_step=on_step)
     _timed("schema and roles", on_step, lambda: _database(state_dir, addresses))
     settings = operator_settings(state_dir, addresses)
     _timed("topics", on_step, lambda: _topics(settings))
-    facts = build.gather(root, revision_of(root))
-    digests = Digests(known.digest, known.handles_digest, digest_of(build.manifest(facts)), price_table()[1])
-    packaging = build.evaluate(facts)
-    substrate = evaluate_p0(resolve(state_dir, addresses, known, settings))
-    spend = _own_spend(time.monotonic() - started)
-    gates = tuple(
-        close(settings, phase, evaluation, digests, cost)
-        for phase, evaluation, cost in (("P(-1)", packaging, 0), ("P0", substrate, spend))
-    )
-    on_step("P(-1) and P0", "closed on evidence", time.monotonic() - started)
+    evaluation = p0.evaluate(p0.gather(state_dir, addresses, known, settings))
+    gates.append(close_phase(store, opened, evaluation, spending.microusd(), spending.window_us()))
+    on_step("P0", "closed on evidence", spending.window_us() / 1e6)
+    digests = Digests(known.digest, known.handles_digest, image_manifest_digest(root), price_table()[1])
     ports = _ports(state_dir)
-    _timed("services", on_step, lambda: _services(state_dir, addresses, ports, digests))
-    environment = Environment(state_dir, addresses, ports, digests, gates)
+    programs = _programs(state_dir, addresses, ports, digests)
+    anew = _remembered_build(state_dir) != digests.image_manifest
+    _timed("services", on_step, lambda: mesh.start(state_dir, programs, ports, anew))
+    environment = Environment(state_dir, addresses, ports, digests, tuple(gates))
     _remember(environment)
     return environment
+
+
+def _package(store: EvidenceStore, root: Path, on_step: OnStep) -> c.GatePassed:
+    """P(-1): what runs here, by digest, before anything of it starts."""
+    began = time.monotonic()
+    spending = Spending(Supervisor(root / "no stack yet"))
+    opened = open_phase(store, "P(-1)")
+    evaluation = build.evaluate(build.gather(root, revision_of(root)))
+    gate = close_phase(store, opened, evaluation, spending.microusd(), spending.window_us())
+    on_step("P(-1)", "closed on evidence", time.monotonic() - began)
+    return gate
+
+
+def image_manifest_digest(root: Path) -> str:
+    """Digest of the build that this process would start services from."""
+    return digest_of(build.manifest(build.gather(root, None)))
 
 
 def _timed(name: str, on_step: OnStep, work: Callable[[], object]) -> None:
@@ -125,33 +132,16 @@ def _ports(state_dir: Path) -> dict[str, int]:
     return {name: known[f"service:{name}"] for name in PORTS}
 
 
-def _services(state_dir: Path, addresses: StackAddresses, ports: Mapping[str, int], digests: Digests) -> None:
-    folder, supervisor = StateFolder(state_dir), Supervisor(state_dir)
+def _programs(
+    state_dir: Path, addresses: StackAddresses, ports: Mapping[str, int], digests: Digests
+) -> list[Program]:  # fmt: skip
     shared = {
-        "FP_PRODUCER_KEYS": f"k1:{secret_hex(folder)}",
+        "FP_PRODUCER_KEYS": f"k1:{secret_hex(StateFolder(state_dir))}",
         "FP_AUTHORITY_DIGEST": digests.authority,
         "FP_HANDLES_DIGEST": digests.handles,
+        BUILD: digests.image_manifest,
     }
-    password = lambda role: role_password(state_dir, role)  # noqa: E731 - a one-line closure over the folder
-    programs = make_programs(addresses, state_dir, ports, password, shared, MEMBERS)
-    supervisor.update("services", programs)
-    for program in programs:
-        supervisor.start(program.name)
-    names = {program.name for program in programs}
-
-    def running() -> bool:
-        states = supervisor.states()
-        fatal = [name for name in names if states[name].state == "FATAL"]
-        if fatal:
-            raise UserError(
-                f"service {fatal[0]}", "ended again and again at its start", f"read {state_dir}/logs/{fatal[0]}.log"
-            )
-        return all(states[name].state == "RUNNING" for name in names)
-
-    try:
-        until(running, 60.0, "the services", interval_s=0.2)
-    except TimeoutError as error:
-        raise UserError("services", str(error), f"look into {state_dir}/logs, then `fp up` again") from error
+    return make_programs(addresses, state_dir, ports, lambda role: role_password(state_dir, role), shared)
 
 
 def secret_hex(folder: StateFolder) -> str:
@@ -170,87 +160,9 @@ def revision_of(root: Path) -> str | None:
     return found.stdout.strip() or None
 
 
-@dataclass(frozen=True, slots=True)
-class SubstrateFacts:
-    """What P0 rests on: stack -> what realises it and whether it is clean; handle -> fault or None; budget."""
-
-    stacks: Mapping[str, tuple[str, bool]]
-    handles: Mapping[str, str | None]
-    lock_fault: str | None
-    month_spend_microusd: int | None
-
-
-def resolve(state_dir: Path, addresses: StackAddresses, known: Authority, settings: RuntimeSettings) -> SubstrateFacts:
-    """Facts of P0: each stack asked, each handle resolved, the month's spend read."""
-    faults = handles.resolve_all(known.handles, state_dir, addresses, settings)
-
-    def clean(handle_class: str) -> bool:
-        return not any(faults[handle.name] for handle in known.handles if handle.handle_class == handle_class)
-
-    stacks = {
-        "core": ("object stores", clean("s3_path_pattern")),
-        "streaming": ("Kafka topics", clean("topic")),
-        "runtime": ("PostgreSQL, Valkey", clean("lock") and clean("iam_role")),
-        "data_ml": ("no part of the spine", True),
-        "ops": ("supervisor, meter", Supervisor(state_dir).alive()),
-    }
-    return SubstrateFacts(stacks, faults, handles.lock_fault(state_dir), handles.month_spend(settings))
-
-
-def evaluate_p0(facts: SubstrateFacts) -> Evaluation:
-    """P0: five stacks clean, every handle resolves, state lock held, budget queryable and below alert 3."""
-    unclean = [name for name in STACKS if not facts.stacks.get(name, ("", False))[1]]
-    faults = [f"{name}: {fault}" for name, fault in facts.handles.items() if fault is not None]
-    spend = facts.month_spend_microusd
-    posture = "not queryable" if spend is None else f"{spend} µUSD, alert {alert_level(spend)}"
-    below = spend is not None and alert_level(spend) < 3
-    return Evaluation(
-        (
-            Predicate("stacks applied clean", ", ".join(unclean) or "all five", "all five", not unclean, MISSING, True),
-            Predicate("required handles", "; ".join(faults) or f"{len(facts.handles)} resolve", "all resolve",
-                      not faults and bool(facts.handles), MISSING, True),
-            Predicate("state and lock", facts.lock_fault or "held", "held", facts.lock_fault is None, LOCKED, True),
-            Predicate("budget and alerts", posture, "queryable, below alert 3", below, MISSING, True),
-        ),
-        {
-            "stack_snapshots": {name: {"here": here, "clean": ok} for name, (here, ok) in facts.stacks.items()},
-            "handle_conformance": {name: fault or "resolved" for name, fault in facts.handles.items()},
-            "budget": {"limit_microusd": MONTHLY_LIMIT_MICROUSD, "month_spend_microusd": spend},
-        },
-    )  # fmt: skip
-
-
-def close(
-    settings: RuntimeSettings, phase: str, evaluation: Evaluation, digests: Digests, spend_microusd: int
-) -> c.GatePassed:
-    """Evidence of P(-1) or P0 under the control root, as the gate that runs publish by reference; UserError if not."""
-    failed = [p for p in evaluation.predicates if not p.ok]
-    if failed:
-        p = failed[0]
-        raise UserError(f"{phase} {p.code}", f"{p.name}: {p.observed}, required {p.required}", "see `fp doctor`")
-    store = open_store(settings.evidence_url, settings.s3_endpoint)
-    bodies = {name: canonical_bytes(document) for name, document in evaluation.documents.items()}
-    limit = next(e for e in envelopes(1) if e.phase == phase)
-    execution = h32("control", phase, digests.image_manifest, secrets.token_hex(8))
-    root = f"evidence/dev_full/run_control/{execution}"
-    store.put(f"{root}/envelope.json", canonical_bytes(limit.model_dump(mode="json")))
-    refs = tuple(store.put(f"{root}/{name}.json", body) for name, body in bodies.items())
-    receipt = c.Receipt(
-        phase=phase, attempt=1, spend_microusd=spend_microusd, first_sample=0, last_sample=0, window_us=0,
-        artifacts=tuple(ref.key for ref in refs), risk_retired=PHASES[phase].risk,
-    )  # fmt: skip
-    checks = tuple(
-        c.Check(name=p.name, observed=p.observed, required=p.required, ok=p.ok) for p in evaluation.predicates
-    )
-    return c.GatePassed(
-        phase=phase, attempt=1, phase_execution_id=execution, checks=checks, evidence=refs, receipt=receipt
-    )
-
-
-def _own_spend(seconds: float) -> int:
-    """What `fp up` itself used, by the price table: its CPU time and children's, micro-USD."""
-    usage = time.process_time()
-    return price(Usage(cpu_us=int((usage + seconds * 0.5) * 1_000_000)), price_table()[0])
+def _remembered_build(state_dir: Path) -> str | None:
+    path = state_dir / MEMORY
+    return orjson.loads(path.read_bytes())["digests"]["image_manifest"] if path.is_file() else None
 
 
 def _remember(environment: Environment) -> None:

@@ -21,7 +21,7 @@ def options(debug: bool = typer.Option(False, "--debug", help="Show stack traces
 
 
 for verb in (
-    lifecycle.up, lifecycle.down, running.run, running.watch, reading.status, reading.why,
+    lifecycle.up, lifecycle.down, running.run, running.watch, running.stop, running.resume, reading.status, reading.why,
 ):  # fmt: skip
     app.command()(verb)
 

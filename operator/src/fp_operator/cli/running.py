@@ -1,16 +1,29 @@
 """fp run, watch, stop, resume: the verbs that move a run."""
 
 import getpass
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import typer
 
 from fp_contracts.fold import RunState
-from fp_operator import following, launch, project, status
+from fp_operator import following, launch, pinning, project, resuming, status, substrate
 from fp_operator.cli import board
-from fp_operator.cli.output import DryRunOption, Exit, Format, OutputOption, RunArgument, console, emit_json, steps, told
+from fp_operator.cli.output import (
+    DryRunOption,
+    Exit,
+    Format,
+    OutputOption,
+    RunArgument,
+    console,
+    emit_json,
+    steps,
+    told,
+)
 from fp_operator.pinning import Pinned
 from fp_operator.runs import reading
+from fp_operator.stack import Supervisor
 from fp_operator.substrate import Environment
 from fp_runtime.errors import UserError
 
@@ -102,3 +115,50 @@ def next_step(state: RunState, end: str, folder: Path) -> str:
         case "stopped":
             return "the run was stopped: start another one with `fp run`"
     return f"still going on after the time to watch: fp watch {run}, logs in {folder / 'logs'}"
+
+
+def stop(
+    run: str | None = RunArgument,
+    reason: str = ReasonOption,
+    dry_run: bool = DryRunOption,
+    output: Format = OutputOption,
+) -> None:
+    """End an open run: nothing of it is deleted, and another one may be pinned."""
+    with told(), reading(project.state_dir()) as reader:
+        state = reader.state(run)
+        if state.closed or state.stopped:
+            raise UserError(f"run {state.platform_run_id}", "is over already", "see `fp status`")
+        if not dry_run:
+            pinning.publish(reader.environment, state, [(RunStopped(actor=actor(), reason=reason), ())])
+    _say(output, dry_run, {"platform_run_id": state.platform_run_id, "stops": True})
+
+
+def resume(
+    phase: str = typer.Option(..., "--from", help="The blocked phase, e.g. P8"),
+    run: str | None = RunArgument,
+    reason: str = ReasonOption,
+    reset: str = typer.Option("service_runtime", "--reset", help=f"Reset class: {', '.join(resuming.RESETS)}"),
+    dry_run: bool = DryRunOption,
+    output: Format = OutputOption,
+) -> None:
+    """Open a new attempt of a blocked phase, after restarting the services that own it."""
+    with told():
+        key = phase_key(phase)
+        with reading(project.state_dir()) as reader:
+            environment, state = reader.environment, reader.state(run)
+            programs = list(Supervisor(environment.state_dir).states())
+            build = substrate.image_manifest_digest(project.root())
+            planned = resuming.plan(state, key, reset, build, programs)
+            document: dict[str, Any] = {"platform_run_id": state.platform_run_id, **asdict(planned)}
+            if not dry_run:
+                document["receipt"] = resuming.resume(environment, state, planned, actor(), reason).key
+    _say(output, dry_run, document)
+
+
+def _say(output: Format, dry_run: bool, document: dict[str, Any]) -> None:
+    if output is Format.JSON or dry_run:
+        emit_json(document | {"dry_run": dry_run})
+        return
+    for name, value in document.items():
+        console().print(f"{name:<16} {value}", markup=False)
+    console().print("next: fp watch")

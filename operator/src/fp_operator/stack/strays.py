@@ -17,13 +17,13 @@ def strays(state_dir: Path) -> list[psutil.Process]:
     return [p for p in psutil.process_iter() if p.pid not in family and _mark(p) == str(state_dir)]
 
 
-def end_strays(state_dir: Path) -> None:
+def end_strays(state_dir: Path, grace_s: float = _GRACE_S) -> None:
     """SIGTERM, after a grace time SIGKILL; returns when none is left."""
     for process in strays(state_dir):
         _send(process, "terminate")
         _send(process, "resume")  # a frozen one cannot hear
     try:
-        until(lambda: not strays(state_dir), _GRACE_S, "the stack's processes end")
+        until(lambda: not strays(state_dir), grace_s, "the stack's processes end")
     except TimeoutError:
         for process in strays(state_dir):
             _send(process, "kill")

@@ -1,0 +1,63 @@
+"""A run's evidence as a bundle that verifies without any service, and the verification itself."""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from fp_contracts import topics
+from fp_contracts.fold import RunState
+from fp_operator.pinning import Pinned
+from fp_runtime.bus import Consumer
+from fp_runtime.errors import UserError
+from fp_runtime.evidence import EvidenceStore
+from fp_verify.bundle import BundleError, export, load, verify_bundle
+from fp_verify.log import RawRecord
+
+
+def run_root(run: str) -> str:
+    """Prefix of a run's evidence."""
+    return f"evidence/runs/{run}/"
+
+
+def control_records(consumer: Consumer, pinned: Pinned) -> list[RawRecord]:
+    """Every control record of the run's partition from its pin to the end as of now."""
+    tp = (topics.CONTROL, pinned.partition)
+    end = consumer.ends([tp])[tp]
+    consumer.assign({tp: pinned.offset})
+    found: list[RawRecord] = []
+    position = pinned.offset
+    while position < end:
+        for record in consumer.poll(500, 1.0):
+            position = record.offset + 1
+            found.append(RawRecord(record.offset, record.key or b"", record.value))
+    return found
+
+
+def write(store: EvidenceStore, consumer: Consumer, pinned: Pinned, out: Path) -> int:
+    """Export the run's evidence and control log; number of objects. UserError when the target exists already."""
+    if out.exists():
+        raise UserError(f"bundle {out}", "exists already", "remove it, or name another one with --out")
+    keys = [stored.key for stored in store.list(run_root(pinned.run))]
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        return export(pinned.run, store.get, keys, control_records(consumer, pinned), out)
+    except OSError as error:
+        raise UserError(f"bundle {out}", str(error), "choose another place with --out") from error
+
+
+def check(bundle: Path) -> dict[str, Any]:
+    """{"result","objects","mismatches":[{key,why,blocker}],"verdict","spine_verdict"}; UserError for no bundle."""
+    if not bundle.exists():
+        raise UserError(f"bundle {bundle}", "there is no such file or folder", "make one: `fp evidence export`")
+    try:
+        return asdict(verify_bundle(load(bundle)))
+    except BundleError as error:
+        raise UserError(f"bundle {bundle}", str(error), "give what `fp evidence export` wrote") from error
+
+
+def producers(state: RunState) -> Mapping[str, tuple[str, int, str]]:
+    """key -> (phase, attempt, sha256) of every object that a gate of the run names."""
+    return {
+        ref.key: (event.phase, event.attempt, ref.sha256) for event in state.history for ref in event.evidence
+    }  # fmt: skip
