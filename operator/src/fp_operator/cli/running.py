@@ -7,6 +7,7 @@ from typing import Any
 
 import typer
 
+from fp_contracts.control import RunStopped
 from fp_contracts.fold import RunState
 from fp_operator import following, launch, pinning, project, resuming, status, substrate
 from fp_operator.cli import board
@@ -15,12 +16,14 @@ from fp_operator.cli.output import (
     Exit,
     Format,
     OutputOption,
+    ReasonOption,
     RunArgument,
     console,
     emit_json,
     steps,
     told,
 )
+from fp_operator.cli.reading import phase_key
 from fp_operator.pinning import Pinned
 from fp_operator.runs import reading
 from fp_operator.stack import Supervisor
