@@ -13,6 +13,7 @@ from psycopg import sql
 
 from fp_operator.stack import StackAddresses, Supervisor, down, up
 from fp_operator.stack.addresses import STORES, given_addresses, store_url
+from fp_runtime.postgres import migrate
 
 PACKAGES = ("fp_sr", "fp_wsp", "fp_ig", "fp_rtdl", "fp_df", "fp_cm_ls", "fp_verdict", "fp_ofs_trigger")
 
@@ -65,8 +66,6 @@ def topic_prefix() -> str:
 @pytest.fixture(scope="session")
 def migrated(stack: StackAddresses) -> Iterator[str]:
     """Name of a database with every migration applied: the template that `database` copies."""
-    from fp_runtime.postgres import migrate
-
     with _new_database(stack) as name:
         migrate(stack.pg_dsn_for(name), [package for package in PACKAGES if find_spec(package)])
         yield name

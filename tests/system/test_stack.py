@@ -203,15 +203,11 @@ def test_half_a_stack_is_made_whole(home: Path) -> None:
     assert supervisor.pid("postgres") == kept
 
 
-def test_a_frozen_server_without_a_supervisor_is_swept_away(small: SmallStack) -> None:
+def test_a_frozen_server_dies_with_its_supervisor_too(small: SmallStack) -> None:
     small.up()
-    frozen = psutil.Process(Supervisor(small.home).pid("valkey"))
-    frozen.suspend()  # it cannot hear that its parent died
+    psutil.Process(Supervisor(small.home).pid("valkey")).suspend()
     os.kill(int((small.home / "supervisor" / "supervisord.pid").read_text()), signal.SIGKILL)
-    until(lambda: [process.pid for process in strays(small.home)] == [frozen.pid], 20, "only the frozen one is left")
-
-    down(small.home)
-    assert strays(small.home) == []
+    until(lambda: not strays(small.home), 20, "nothing of the stack is left")
 
 
 def test_a_port_lost_to_another_program_is_replaced(small: SmallStack) -> None:

@@ -1,5 +1,7 @@
 """The supervisor with programs that cost nothing: sets of programs, restarts, signals, failures."""
 
+import os
+import signal
 import sys
 import tempfile
 import time
@@ -10,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from fp_operator.stack import Program, Supervisor, SupervisorDown
+from fp_operator.stack.strays import end_strays, strays
 from fp_runtime.deadline import until
 
 SLEEPER = Program("rtdl-0", ("sleep", "1000"), env={"FP_INSTANCE": "rtdl-0"})
@@ -94,6 +97,20 @@ def test_services_stop_before_servers(supervisor: Supervisor) -> None:
     supervisor.shutdown()
     lines = (supervisor.logs / "supervisord.log").read_text()
     assert lines.index("stopped: service") < lines.index("stopped: server (")
+
+
+def test_a_deaf_program_without_a_supervisor_is_swept_away(supervisor: Supervisor) -> None:
+    deaf = Program("deaf", ("sh", "-c", "trap '' TERM HUP; echo deaf; while true; do sleep 1000; done"))
+    supervisor.update("services", [deaf])
+    supervisor.start("deaf")
+    log = supervisor.logs / "deaf.log"
+    until(lambda: log.exists() and "deaf" in log.read_text(), 10, "it hears nothing any more")
+    supervisor.start("base")
+    os.kill(int((supervisor.folder / "supervisord.pid").read_text()), signal.SIGKILL)
+    until(lambda: {process.name() for process in strays(supervisor.state_dir)} == {"sh", "sleep"}, 20, "the deaf stay")
+
+    end_strays(supervisor.state_dir, grace_s=0.5)
+    assert strays(supervisor.state_dir) == []
 
 
 def test_without_a_supervisor_there_is_one_line(tmp_path: Path) -> None:
