@@ -57,7 +57,7 @@ def recompute(read: Read, log: Log, cut: int, metered_microusd: int, torn_down: 
     matrices = {
         "source_matrix": source_matrix(past, cut),
         "proof_matrix": proof_matrix(log.run, cells),
-        "final_verdict": final_verdict(past, cut, documents, cells, {m.key: m.why for m in faults}),
+        "final_verdict": final_verdict(past, cut, documents, cells, {m.key: m.why for m in faults}, metered_microusd),
     }
     gates = [Mismatch(f"gate {m.key}", m.why, m.blocker) for m in faults if m.key not in {b.key for b in broken}]
     held = [m for m in gates if not any(b.blocker == m.blocker for b in broken)]
@@ -85,11 +85,11 @@ def verify(read: Read, log: Log, candidate: str | None = None) -> Result:
     torn_down = log.state.passed("P17")
     try:
         recorded = orjson.loads(read(key))
-        cut = int(recorded["control_log"]["cut"])
+        cut, metered = int(recorded["control_log"]["cut"]), int(recorded["metered_microusd"])
     except (KeyError, TypeError, ValueError) as error:
         missing = PHASES["P17"].blockers[1] if torn_down and isinstance(error, KeyError) else INCOMPLETE
         return _result([*faults, Mismatch(key, f"not readable: {type(error).__name__}", missing)], 0, None)
-    found = recompute(read, log, cut, _metered(read, log.run), torn_down)
+    found = recompute(read, log, cut, metered, torn_down)
     faults += found.faults
     known = {mismatch.key for mismatch in faults}
     faults += [m for m in _own_objects(read, log, key, found, torn_down, candidate) if m.key not in known]
@@ -115,14 +115,6 @@ def _published_key(log: Log, faults: list[Mismatch]) -> str | None:
     if not named:
         faults.append(Mismatch("gate P16", "does not name the published verdict", INCONSISTENT))
     return published.verdict_ref.key
-
-
-def _metered(read: Read, run: str) -> int:
-    """What the meter counted, as the cost cell recorded it; -1 = not recorded, which no sum of receipts equals."""
-    try:
-        return int(orjson.loads(read(proof_key(run, "spine", "cost_control")))["facts"]["metered_microusd"])
-    except (KeyError, TypeError, ValueError):
-        return -1
 
 
 def _own_objects(

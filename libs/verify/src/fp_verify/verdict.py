@@ -101,9 +101,13 @@ def cell_ref(run: str, cell: Cell) -> c.EvidenceRef:
 
 
 def final_verdict(
-    log: Log, cut: int, documents: Documents, spine: Mapping[str, Cell], faults: Mapping[str, str]
-) -> dict[str, Any]:
-    """The verdict document. `faults`: phase -> why its gate or evidence does not hold, from `gate_faults`."""
+    log: Log, cut: int, documents: Documents, spine: Mapping[str, Cell], faults: Mapping[str, str],
+    metered_microusd: int,
+) -> dict[str, Any]:  # fmt: skip
+    """The verdict document. `faults`: phase -> why its gate or evidence does not hold, from `gate_faults`.
+
+    The metered sum is the one number that neither the log nor an evidence object holds: it is recorded here.
+    """
     header = log.state.header
     assert header is not None
     config = header.config
@@ -140,6 +144,7 @@ def final_verdict(
                    for lane, cells in proofs["lanes"].items()},
         "equations": {"required": len(EQUATIONS), "broken": broken},
         "receipts_microusd": sum(receipt.spend_microusd for receipt in receipts(log).values()),
+        "metered_microusd": metered_microusd,
         "evidence_objects": len({ref.key for ref in refs}),
         "merkle_root": merkle_root(refs),
         "source_matrix_sha256": digest_of(sources),

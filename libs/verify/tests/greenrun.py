@@ -1,0 +1,178 @@
+"""A complete synthetic run whose spine is green: control records and every object they name, made by hand."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from fp_contracts import control as c
+from fp_contracts import topics
+from fp_contracts.canonical import canonical_bytes, digest_of, sha256_hex
+from fp_contracts.ids import h32, phase_execution_id
+from fp_contracts.phases import ORDER, PHASES, SPINE
+from fp_contracts.proofs import proof_key
+from fp_contracts.records import Pins, body_of, control_event_id
+from fp_contracts.runconfig import PolicySwitch, RunConfig, RunHeader, SpendLimit, Window, config_digest
+from fp_contracts.services import REQUIRED, instances
+from fp_verify.chain import FIRST, chained
+from fp_verify.check import recompute
+from fp_verify.log import RawRecord, read_log
+from fp_verify.verdict import EQUATIONS
+
+RUN = "platform_20260101T000000Z"
+HEX = "a" * 64
+MANIFEST = {"kind": "source", "services": {service: sha256_hex(service.encode()) for service in REQUIRED}}
+KILLED_US, RESTARTED_US, RECOVERED_US = 1_000_000_000, 1_002_000_000, 1_005_000_000
+SPEND = 7
+
+
+def make_config() -> RunConfig:
+    limits = tuple(
+        SpendLimit(phase=key, max_spend_microusd=100, expected_duration_s=1, hard_stop="x", expected_artifacts=())
+        for key in ORDER
+    )
+    return RunConfig(
+        profile="local", scope="spine", manifest_fingerprint=HEX, windows=(Window(start_us=0, end_us=10),),
+        feature_schema_digest=HEX, policies={"spine-v1": HEX, "spine-v0": HEX}, policy_initial="spine-v1",
+        policy_switches=(PolicySwitch(policy_rev="spine-v0", effective_us=4),
+                         PolicySwitch(policy_rev="spine-v1", effective_us=5)),
+        authority_digest=HEX, handles_digest=HEX, image_manifest_digest=digest_of(MANIFEST), price_table_digest=HEX,
+        envelopes=limits,
+    )  # fmt: skip
+
+
+def make_header(config: RunConfig) -> RunHeader:
+    return RunHeader(
+        platform_run_id=RUN, scenario_run_id="b" * 32, config=config, run_config_digest=config_digest(config),
+        start_offsets={}, lane_writers={}, pinned_us=1, pin_partition=0, pin_offset=100,
+    )  # fmt: skip
+
+
+@dataclass
+class GreenRun:
+    """Records and objects as they grow; offsets have gaps, as on a partition that other runs share."""
+
+    config: RunConfig = field(default_factory=make_config)
+    records: list[RawRecord] = field(default_factory=list)
+    objects: dict[str, bytes] = field(default_factory=dict)
+    documents: dict[tuple[str, str], Any] = field(default_factory=dict)
+
+    def say(self, payload: c.ControlPayload, *salt: str) -> None:
+        pins = Pins(RUN, "b" * 32, HEX, config_digest(self.config))
+        event_id = control_event_id(RUN, payload, *salt)
+        body = body_of(pins, payload.type, event_id, 1, "tester", payload)
+        self.records.append(RawRecord(100 + 3 * len(self.records), RUN.encode(), body))
+
+    def put(self, key: str, document: Any) -> c.EvidenceRef:
+        body = canonical_bytes(document)
+        self.objects[key] = body
+        return c.EvidenceRef(key=key, sha256=sha256_hex(body), size=len(body))
+
+    def close(self, phase: str, documents: Mapping[str, Any] | None = None) -> None:
+        """A passed gate with its evidence; documents that are not given say only their name."""
+        spec = PHASES[phase]
+        control = phase in ("P(-1)", "P0")
+        execution = h32("control", phase) if control else phase_execution_id(RUN, phase, 1)
+        refs = []
+        for name in spec.evidence:
+            key = f"evidence/dev_full/run_control/{execution}/{name}.json"
+            key = key if control else spec.evidence_key(RUN, execution, name)
+            document = (documents or {}).get(name, {"name": name, "phase": phase})
+            self.documents[phase, name] = document
+            refs.append(self.put(key, document))
+        receipt = c.Receipt(
+            phase=phase, attempt=1, spend_microusd=0 if control else SPEND, first_sample=0,
+            last_sample=len(self.records), window_us=0, artifacts=tuple(r.key for r in refs), risk_retired="x",
+        )  # fmt: skip
+        check = c.Check(name="c", observed="1", required="1", ok=True)
+        gate = c.GatePassed(phase=phase, attempt=1, phase_execution_id=execution, checks=(check,),
+                            evidence=tuple(refs), receipt=receipt)  # fmt: skip
+        self.say(gate, phase, "1")
+
+    @property
+    def metered(self) -> int:
+        return SPEND * (len(SPINE) - 2)
+
+
+def until_p11(drill: bool = True) -> GreenRun:
+    """Everything up to P11's gate."""
+    run = GreenRun()
+    header = make_header(run.config)
+    run.say(c.RunPinRequested(scenario_run_id="b" * 32, config=run.config, actor="tester"))
+    run.close("P(-1)", {"digest_manifest": MANIFEST})
+    run.close("P0")
+    if drill:
+        run.say(c.DrillRequested(drill_id="d" * 32, instance="rtdl-0", failpoint="x", actor="tester"))
+    key = PHASES["P1"].evidence_key(RUN, phase_execution_id(RUN, "P1", 1), "run_header")
+    run.say(c.RunPinned(header=header, header_ref=run.put(key, header.model_dump(mode="json"))))
+    run.close("P1", {"run_header": header.model_dump(mode="json")})
+    names = instances(run.config.members, run.config.writers)
+    bound = {
+        name: {"build_digest": MANIFEST["services"][name.rpartition("-")[0]], "profile": "local"}  # type: ignore[index]
+        for name in names
+    }
+    run.close("P2", {"binding_matrix": {"services": bound}})
+    for phase in ("P3", "P4", "P5", "P6"):
+        run.close(phase)
+    for switch in run.config.policy_switches:
+        for part in range(topics.TOPICS[topics.RTDL].partitions):
+            run.say(c.PolicySwitched(policy_rev=switch.policy_rev, effective_us=switch.effective_us, partition=part,
+                                     merged_n=5), str(part), str(switch.effective_us))  # fmt: skip
+    if drill:
+        run.say(c.AlertFired(rule="rtdl_stalled", instance="rtdl-0", observed=3, threshold=2,
+                             at_us=KILLED_US + 2_000_000))  # fmt: skip
+        run.say(c.DrillReported(drill_id="d" * 32, instance="rtdl-0", killed_us=KILLED_US, restarted_us=RESTARTED_US,
+                                recovered_us=RECOVERED_US, lag_at_restart=40))  # fmt: skip
+    ledger = run.put(f"evidence/runs/{RUN}/streaming/ledger/window-1.json", {"window": 1})
+    run.say(c.WindowEnded(window=1, lane_seqs={"0": 5}, ledger_ref=ledger))
+    run.close("P7")
+    run.close("P8")
+    run.close("P9", {"decision_snapshot": {"by_policy_rev": {"spine-v0": 3, "spine-v1": 4}}})
+    run.close("P10")
+    _close_p11(run)
+    return run
+
+
+def _close_p11(run: GreenRun) -> None:
+    first = run.records[0]
+    facts = {"event_id": "e", "kind": "run_pin_requested", "offset": first.offset, "sha256": sha256_hex(first.value)}
+    run.close(
+        "P11",
+        {
+            "reconciliation": {"equations": [{"name": n, "left": 4, "right": 4, "ok": True} for n in EQUATIONS]},
+            "non_regression": {"baseline": "platform_20251231T000000Z", "different": []},
+            "log": {"entries": [chained(FIRST, 1, facts)]},
+        },
+    )
+
+
+def close_p16(run: GreenRun) -> str:
+    """Put the proof cells and P16's documents, block P16 by scope, publish the verdict; the final verdict's key."""
+    log = read_log(RUN, run.records)
+    found = recompute(run.objects.__getitem__, log, run.records[-1].offset + 1, run.metered)
+    for proof, cell in found.cells.items():
+        if cell.ok:
+            run.put(proof_key(RUN, "spine", proof), cell.document(RUN))
+    spec, execution = PHASES["P16"], phase_execution_id(RUN, "P16", 1)
+    refs = {name: run.put(spec.evidence_key(RUN, execution, name), found.documents[name]) for name in spec.evidence}
+    final = found.documents["final_verdict"]
+    receipt = c.Receipt(phase="P16", attempt=1, spend_microusd=0, first_sample=0, last_sample=0, window_us=0,
+                        artifacts=(), risk_retired="x")  # fmt: skip
+    run.say(
+        c.GateBlocked(
+            phase="P16", attempt=1, phase_execution_id=execution, evidence=tuple(refs.values()), receipt=receipt,
+            checks=(c.Check(name="c", observed="0", required="1", ok=False),),
+            blockers=(c.Blocker(code=spec.blockers[0], reason="P12 OPEN"),),
+        ),
+        "P16", "1",
+    )  # fmt: skip
+    run.say(c.VerdictPublished(verdict=final["verdict"], spine_verdict=final["spine_verdict"], profile="local",
+                               merkle_root=final["merkle_root"], verdict_ref=refs["final_verdict"]))  # fmt: skip
+    run.say(c.RunClosed(reason="verdict_published"))
+    return refs["final_verdict"].key
+
+
+def green_run() -> GreenRun:
+    """A run with a published verdict: BLOCKED by scope, spine GREEN."""
+    run = until_p11()
+    close_p16(run)
+    return run
