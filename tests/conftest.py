@@ -1,7 +1,9 @@
 """Real servers for the tests that need them: one stack a session, names of its own for each test."""
 
+import gc
 import tempfile
 import uuid
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from importlib.util import find_spec
@@ -108,21 +110,14 @@ def _external(state_dir: Path) -> Iterator[StackAddresses]:
 
 def _containers(state_dir: Path) -> Iterator[StackAddresses]:
     """The same servers from container images; skipped with the reason where no engine runs."""
-    import docker  # type: ignore[import-untyped]
-    from docker.errors import DockerException  # type: ignore[import-untyped]
-
-    try:
-        client = docker.from_env()
-        client.ping()
-        client.close()
-    except DockerException as error:
-        pytest.skip(f"--stack=containers: no container engine runs ({error})")
-    from testcontainers.kafka import KafkaContainer
-    from testcontainers.postgres import PostgresContainer
-    from testcontainers.redis import RedisContainer
+    if reason := _why_no_engine():
+        pytest.skip(f"--stack=containers: no container engine runs ({reason})")
+    from testcontainers.community.kafka import KafkaContainer
+    from testcontainers.community.postgres import PostgresContainer
+    from testcontainers.community.redis import RedisContainer
 
     with ExitStack() as running:
-        kafka = running.enter_context(KafkaContainer("apache/kafka:4.1.0").with_kraft())
+        kafka = running.enter_context(KafkaContainer("confluentinc/cp-kafka:8.0.0").with_kraft())
         postgres = running.enter_context(PostgresContainer("postgres:18", driver=None))
         valkey = running.enter_context(RedisContainer("valkey/valkey:8"))
         servers = {
@@ -134,3 +129,19 @@ def _containers(state_dir: Path) -> Iterator[StackAddresses]:
         for store in STORES:
             (state_dir / store).mkdir()
         yield up(state_dir, environ=servers | stores)
+
+
+def _why_no_engine() -> str | None:
+    """None when a container engine answers. The client leaks its socket when none does, and warnings are errors."""
+    import docker  # type: ignore[import-untyped]
+    from docker.errors import DockerException  # type: ignore[import-untyped]
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        try:
+            docker.from_env().close()
+            reason = None
+        except DockerException as error:
+            reason = str(error)
+        gc.collect()
+    return reason
