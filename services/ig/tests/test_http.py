@@ -125,9 +125,11 @@ def test_the_auth_matrix(client: Client, writer: Writer) -> None:
 
 def test_a_watermark_round_needs_no_number(client: Client, writer: Writer) -> None:
     headers = bearer() | {"Fp-Lane": "3", "Fp-Frontier": "77"}
-    assert client.post("/v1/events", headers=headers).json() == {"classes": []}
-    (batch,) = writer.batches
-    assert (batch.lane, batch.lines, batch.frontier_us) == (3, [], 77)
+    for number in ({}, {"Fp-Lane-Seq": "0"}, {"Fp-Lane-Seq": "9"}):
+        assert client.post("/v1/events", headers=headers | number).json() == {"classes": []}
+    assert [(b.lane, b.lines, b.frontier_us, b.first_seq) for b in writer.batches] == [
+        (3, [], 77, seq) for seq in (0, 0, 9)
+    ]
 
 
 @pytest.mark.parametrize(

@@ -228,6 +228,7 @@ def test_store_or_bus_down_is_503_before_any_claim(gateway: Gateway, down: str) 
 def test_gaps_foreign_lanes_and_reused_numbers_are_refused(gateway: Gateway) -> None:
     gateway.send(0, 1, [gateway.line(0)])
     assert problem(gateway.send(0, 3, [gateway.line(1)])) == (409, Code.LANE_SEQ_GAP)
+    assert problem(gateway.send(0, 3, [])) == (409, Code.LANE_SEQ_GAP), "a round behind lines that are not here yet"
     assert problem(gateway.send(0, 1, [gateway.line(5)])) == (409, Code.LANE_SEQ_REUSED)
     assert problem(gateway.send(9, 1, [])) == (421, Code.LANE_NOT_HERE)
     assert words(gateway.send(0, 2, [gateway.line(1)])) == ["ADMITTED"]

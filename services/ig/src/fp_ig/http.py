@@ -100,7 +100,7 @@ async def _events(door: Door, request: Request) -> Response:
     read, classes = session.admission.read, frozenset(claims.classes)
     batch = Batch(
         lane,
-        _number(request, "fp-lane-seq", minimum=1) if lines else 0,
+        _first_seq(request, bool(lines)),
         [read(line, lane, classes) for line in lines],
         _number(request, "fp-frontier"),
         claims.sub,
@@ -163,6 +163,13 @@ def _number(request: Request, name: str, minimum: int = 0) -> int:
     if int(text) < minimum:
         raise Refused(Problem(400, Code.BAD_REQUEST, f"header {name} is below {minimum}"))
     return int(text)
+
+
+def _first_seq(request: Request, has_lines: bool) -> int:
+    """Number of the first line; a round may give the next one to come, or 0, or none."""
+    if not has_lines and "fp-lane-seq" not in request.headers:
+        return 0
+    return _number(request, "fp-lane-seq", minimum=1 if has_lines else 0)
 
 
 async def _wait(batch: Batch, deadline_s: float) -> Answer:
