@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,12 @@ from fp_verify.log import RawRecord
 def run_root(run: str) -> str:
     """Prefix of a run's evidence."""
     return f"evidence/runs/{run}/"
+
+
+def free_name(folder: Path, run: str) -> Path:
+    """Where a bundle of the run goes when nobody says: a file that is not there yet."""
+    names = (folder / "bundles" / f"{run}{'' if n == 1 else f'.{n}'}.tar.gz" for n in count(1))
+    return next(name for name in names if not name.exists())
 
 
 def control_records(consumer: Consumer, pinned: Pinned) -> list[RawRecord]:

@@ -8,14 +8,14 @@ from fp_contracts.runconfig import RunConfig
 from fp_df.catalogue import policies
 from fp_operator import mesh, pinning, project, runplan, substrate
 from fp_operator.pinning import Pinned
-from fp_operator.stack import OnStep, StackAddresses
+from fp_operator.stack import OnStep
 from fp_operator.substrate import Environment
 from fp_operator.worlds import samples
 from fp_runtime.errors import UserError
 from fp_wsp.world import WorldManifest
 from fp_wsp.world_store import list_worlds
 
-DRILLED, DRILL_AT = "rtdl-1", "rtdl.after_publish"
+DRILLED, DRILL_AT = "rtdl-1", "rtdl.before_publish"
 _ROWS_PER_TURN = 250
 """Fewer payments than one turn of an rtdl member can take in: it publishes at least once per so many."""
 
@@ -56,7 +56,7 @@ def ready_environment(folder: Path, on_step: OnStep) -> Environment:
 
 def plan(environment: Environment, order: Order) -> Planned:
     """The configuration that the order pins. UserError for an unknown world."""
-    world = find_world(environment.addresses, order.world)
+    world = find_world(environment.addresses.oracle_url, order.world)
     digests = {revision: digest for revision, (_, digest) in policies().items()}
     config = runplan.make_config(
         world, environment.digests, digests, scope=order.scope, pace_per_s=order.pace_per_s
@@ -80,16 +80,20 @@ def drill_spec(rows: int) -> str:
     return f"{DRILLED}:{DRILL_AT}:kill:{turns}"
 
 
-def find_world(addresses: StackAddresses, name: str) -> WorldManifest:
+def find_world(oracle_url: str, name: str) -> WorldManifest:
     """`sample`, `tiny`, a fingerprint or a unique beginning of one, or the name of an imported world."""
     shipped: dict[str, Callable[[str], WorldManifest]] = {
         samples.SAMPLE: samples.sample_world, samples.TINY: samples.tiny_world,
     }  # fmt: skip
     if name in shipped:
-        return shipped[name](addresses.oracle_url)
-    worlds = list_worlds(addresses.oracle_url)
-    found = [w.manifest for w in worlds if w.fingerprint.startswith(name) or w.manifest.name == name]
+        return shipped[name](oracle_url)
+    found = [w for w in worlds_of(oracle_url) if w.fingerprint.startswith(name) or w.name == name]
     if len(found) != 1:
         why = "there is no such world" if not found else f"it stands for {len(found)} worlds"
         raise UserError(f"world {name[:64]}", why, "see `fp world list`")
     return found[0]
+
+
+def worlds_of(oracle_url: str) -> list[WorldManifest]:
+    """Every sealed world of an oracle store."""
+    return [world.manifest for world in list_worlds(oracle_url)]

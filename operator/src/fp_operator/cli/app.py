@@ -5,7 +5,7 @@ import sys
 
 import typer
 
-from fp_operator.cli import lifecycle, reading, running
+from fp_operator.cli import inside, lifecycle, objects, reading, running, worlds
 
 app = typer.Typer(
     name="fp", no_args_is_help=True, add_completion=True, pretty_exceptions_enable=False,
@@ -22,8 +22,11 @@ def options(debug: bool = typer.Option(False, "--debug", help="Show stack traces
 
 for verb in (
     lifecycle.up, lifecycle.down, running.run, running.watch, running.stop, running.resume, reading.status, reading.why,
+    inside.trace, inside.lag, inside.tail, inside.cost, objects.verify,
 ):  # fmt: skip
     app.command()(verb)
+app.add_typer(objects.evidence, name="evidence")
+app.add_typer(worlds.world, name="world")
 
 
 def main() -> None:
