@@ -14,9 +14,8 @@ from fp_contracts.proofs import PROOFS
 from fp_verify.bundle import INDEX, LOG, export, load, verify_bundle
 from fp_verify.check import verify
 from fp_verify.log import RawRecord, read_log
+from fp_verify.sample import RUN, GreenRun, close_p16, green_run, until_p11
 from fp_verify.verdict import merkle_root
-
-from .greenrun import RUN, GreenRun, close_p16, green_run, until_p11
 
 BY_FOLDER = {
     "operate": "DFULL-RUN-B2", "oracle": "DFULL-RUN-B3", "sr": "DFULL-RUN-B5", "streaming": "DFULL-RUN-B6",

@@ -10,6 +10,8 @@ from fp_runtime.participant import Evaluate, Participant, now_us
 from fp_runtime.postgres import connect
 from fp_runtime.process import running
 from fp_verdict.closing import ClosingDesk
+from fp_verdict.http import PageServer
+from fp_verdict.reading import PageDesk
 from fp_verdict.reconcile import evaluate_p11
 from fp_verdict.sampling import Watchman
 from fp_verdict.service import Reporter
@@ -24,7 +26,8 @@ def main() -> None:
     archive = open_store(config.archive_url, config.s3_endpoint)
     conn = connect(config.pg_dsn, "verdict/gates")
     reader = partial(open_consumer, config, "fp.verdict.gates", fetch=FetchProfile.BULK)
-    reporter = Reporter(conn, store, config.instance, now_us)
+    pages = PageDesk(store)
+    reporter = Reporter(conn, store, pages, config.instance, now_us)
     desk = SpineDesk(conn, store, archive, reader, now_us)
     finale = ClosingDesk(conn, store, reader, now_us)
     gates: dict[str, Evaluate] = {
@@ -34,6 +37,8 @@ def main() -> None:
     }
     watchman = Watchman(connect(config.pg_dsn, "verdict/watch"), reader(), now_us)
     with running(config, lambda: Participant(config, gates, reporter.react)) as process:
+        if config.page_port:
+            PageServer(config.page_host, config.page_port, process.participant.state, pages, store)
         while not process.stopping():
             process.turn()
             state = process.participant.state()

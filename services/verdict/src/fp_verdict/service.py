@@ -16,6 +16,7 @@ from fp_runtime.postgres import Connection
 from fp_verdict import adapters
 from fp_verdict.finale import announcement
 from fp_verdict.gates import ReadinessFacts, evaluate_p2
+from fp_verdict.reading import PageDesk
 
 POSTURE_EVERY_US = 3_600_000_000
 
@@ -23,18 +24,25 @@ POSTURE_EVERY_US = 3_600_000_000
 class Reporter:
     """Reactions of one verdict instance; used by its control thread only."""
 
-    def __init__(self, conn: Connection, store: EvidenceStore, instance: str, now_us: Callable[[], int]) -> None:
+    def __init__(
+        self, conn: Connection, store: EvidenceStore, pages: PageDesk, instance: str, now_us: Callable[[], int]
+    ) -> None:
         self._conn = conn
         self._store = store
+        self._pages = pages
+        self._paged = ""
         self._instance = instance
         self._now_us = now_us
         self._posted: tuple[str, int] = ("", 0)
 
     def react(self, state: RunState) -> Sequence[Event]:
-        """Renew the reporter lock; the posture when it is due; alerts that are journaled and not yet on the log."""
+        """Renew the reporter lock; the posture when due; journaled alerts that are not on the log; verdict and page."""
+        run = state.platform_run_id
+        if state.verdict is not None and run != self._paged:
+            self._pages.put_page(state)
+            self._paged = run
         if state.header is None or state.closed is not None or state.stopped is not None:
             return ()
-        run = state.platform_run_id
         adapters.hold_reporter(self._conn, run, self._instance)
         return [*self._posture(run), *self._alerts(state), *self._verdict(state)]
 

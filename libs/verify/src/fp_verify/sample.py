@@ -1,4 +1,4 @@
-"""A complete synthetic run whose spine is green: control records and every object they name, made by hand."""
+"""A complete synthetic run whose spine is green, for tests: control records and every object they name. Pure."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -26,6 +26,7 @@ SPEND = 7
 
 
 def make_config() -> RunConfig:
+    """A pinned configuration of scope spine."""
     limits = tuple(
         SpendLimit(phase=key, max_spend_microusd=100, expected_duration_s=1, hard_stop="x", expected_artifacts=())
         for key in ORDER
@@ -40,29 +41,35 @@ def make_config() -> RunConfig:
     )  # fmt: skip
 
 
-def make_header(config: RunConfig) -> RunHeader:
+def make_header(config: RunConfig, pin: tuple[int, int]) -> RunHeader:
+    """A header pinned at (control partition, offset)."""
     return RunHeader(
         platform_run_id=RUN, scenario_run_id="b" * 32, config=config, run_config_digest=config_digest(config),
-        start_offsets={}, lane_writers={}, pinned_us=1, pin_partition=0, pin_offset=100,
+        start_offsets={}, lane_writers={}, pinned_us=1, pin_partition=pin[0], pin_offset=pin[1],
     )  # fmt: skip
 
 
 @dataclass
 class GreenRun:
-    """Records and objects as they grow; offsets have gaps, as on a partition that other runs share."""
+    """Records and objects as they grow. `step` > 1: offsets have gaps, as on a partition that other runs share."""
 
+    first: int = 100
+    step: int = 3
+    partition: int = 0
     config: RunConfig = field(default_factory=make_config)
     records: list[RawRecord] = field(default_factory=list)
     objects: dict[str, bytes] = field(default_factory=dict)
     documents: dict[tuple[str, str], Any] = field(default_factory=dict)
 
     def say(self, payload: c.ControlPayload, *salt: str) -> None:
+        """Append a record."""
         pins = Pins(RUN, "b" * 32, HEX, config_digest(self.config))
         event_id = control_event_id(RUN, payload, *salt)
         body = body_of(pins, payload.type, event_id, 1, "tester", payload)
-        self.records.append(RawRecord(100 + 3 * len(self.records), RUN.encode(), body))
+        self.records.append(RawRecord(self.first + self.step * len(self.records), RUN.encode(), body))
 
     def put(self, key: str, document: Any) -> c.EvidenceRef:
+        """Keep an object."""
         body = canonical_bytes(document)
         self.objects[key] = body
         return c.EvidenceRef(key=key, sha256=sha256_hex(body), size=len(body))
@@ -90,13 +97,14 @@ class GreenRun:
 
     @property
     def metered(self) -> int:
+        """What the meter must say: the sum of the receipts of P1–P11."""
         return SPEND * (len(SPINE) - 2)
 
 
-def until_p11(drill: bool = True) -> GreenRun:
-    """Everything up to P11's gate."""
-    run = GreenRun()
-    header = make_header(run.config)
+def until_p11(drill: bool = True, run: GreenRun | None = None) -> GreenRun:
+    """Everything up to P11's gate, appended to `run` (a new one)."""
+    run = run or GreenRun()
+    header = make_header(run.config, (run.partition, run.first))
     run.say(c.RunPinRequested(scenario_run_id="b" * 32, config=run.config, actor="tester"))
     run.close("P(-1)", {"digest_manifest": MANIFEST})
     run.close("P0")

@@ -1,0 +1,143 @@
+"""Verdict on real servers: its queries, P16 from the real log and objects, and the published verdict verified."""
+
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from fp_contracts import topics
+from fp_contracts.control import GateBlocked
+from fp_contracts.fold import RunState
+from fp_operator.stack import StackAddresses
+from fp_runtime import controllog, gate, meter
+from fp_runtime.bus import FetchProfile, Out
+from fp_runtime.evidence import FileStore
+from fp_runtime.kafka import open_admin, open_consumer, open_producer
+from fp_runtime.meter import Sample, Usage
+from fp_runtime.postgres import Connection, connect, transaction
+from fp_runtime.settings import RuntimeSettings
+from fp_verdict import adapters, spinefacts
+from fp_verdict.closing import ClosingDesk, metered_until
+from fp_verdict.reading import PageDesk
+from fp_verdict.service import Reporter
+from fp_verify.bundle import export, load, verify_bundle
+from fp_verify.log import RawRecord
+from fp_verify.sample import RUN, GreenRun, until_p11
+
+pytestmark = pytest.mark.stack
+NOW_US = 1_800_000_000_000_000
+
+
+@pytest.fixture
+def settings(stack: StackAddresses, database: str, topic_prefix: str, tmp_path: Path) -> RuntimeSettings:
+    return RuntimeSettings(
+        instance="verdict-0", kafka_bootstrap=stack.kafka_bootstrap, pg_dsn=database, topic_prefix=topic_prefix,
+        evidence_url=f"file://{tmp_path}/evidence",
+    )  # fmt: skip
+
+
+@pytest.fixture
+def conn(settings: RuntimeSettings) -> Iterator[Connection]:
+    with connect(settings.pg_dsn, "verdict") as connection:
+        yield connection
+
+
+def publish(settings: RuntimeSettings, records: list[RawRecord]) -> None:
+    producer = open_producer(settings)
+    try:
+        place = controllog.partition_of_run(RUN)
+        done = producer.publish([Out(topics.CONTROL, place, r.key, r.value, b"") for r in records])
+    finally:
+        producer.close()
+    assert [delivery.offset for delivery in done] == [record.offset for record in records]
+
+
+def on_the_bus(settings: RuntimeSettings, store: FileStore) -> GreenRun:
+    """The synthetic run up to P11, on a fresh control topic and in a real store, its spend metered."""
+    admin = open_admin(settings)
+    admin.create_topics([topics.CONTROL])
+    admin.close()
+    run = until_p11(run=GreenRun(first=0, step=1, partition=controllog.partition_of_run(RUN)))
+    publish(settings, run.records)
+    for key, body in run.objects.items():
+        store.put(key, body)
+    with connect(settings.pg_dsn, "test") as conn, transaction(conn) as cur:
+        meter.add(cur, RUN, [Sample("rtdl-0", "rtdl-0", Usage(), run.metered)])
+    return run
+
+
+def state_of(settings: RuntimeSettings) -> RunState:
+    reader = open_consumer(settings, "test", fetch=FetchProfile.CONTROL)
+    try:
+        return controllog.read_run(reader, RUN, 0)
+    finally:
+        reader.close()
+
+
+def test_p16_closes_on_a_verdict_that_a_second_process_recomputes(
+    settings: RuntimeSettings, conn: Connection, tmp_path: Path
+) -> None:
+    store = FileStore(tmp_path / "evidence")
+    run = on_the_bus(settings, store)
+    reader = partial(open_consumer, settings, "fp.verdict", fetch=FetchProfile.BULK)
+    state = state_of(settings)
+    evaluation = ClosingDesk(conn, store, reader, lambda: NOW_US).evaluate(state)
+    assert evaluation is not None
+    failed = {p.name for p in evaluation.predicates if not p.ok}
+    assert failed == {"phases P(-1)–P15", "six-proof matrix"}
+    closure = gate.journal(conn, state, "P16", evaluation, NOW_US)
+    assert isinstance(closure.event, GateBlocked)
+    gate.put_evidence(store, closure, RUN)
+    run.say(closure.event, "P16", "1")
+    publish(settings, run.records[-1:])
+    said = [
+        event for event in Reporter(conn, store, PageDesk(store), "verdict-0", lambda: NOW_US).react(state_of(settings))
+        if event[0].type == "verdict_published"
+    ]  # fmt: skip
+    assert len(said) == 1
+    run.say(said[0][0], *said[0][1])
+    publish(settings, run.records[-1:])
+    _verify(run, store, tmp_path, conn)
+
+
+def _verify(run: GreenRun, store: FileStore, tmp_path: Path, conn: Connection) -> None:
+    keys = [found.key for found in store.list(f"evidence/runs/{RUN}/")]
+    export(RUN, store.get, keys, run.records, tmp_path / "bundle")
+    result = verify_bundle(load(tmp_path / "bundle"))
+    assert result.mismatches == ()
+    assert (result.verdict, result.spine_verdict) == ("BLOCKED", "GREEN")
+    assert metered_until(conn, RUN, 10) == run.metered
+
+
+def test_every_query_of_p11_runs_on_an_empty_database(conn: Connection) -> None:
+    counts = spinefacts.row_counts(conn, RUN)
+    assert set(counts.values()) == {0}
+    assert spinefacts.load_objects(conn, RUN) == []
+    assert spinefacts.baseline_pack(conn, RUN, "c") is None
+    month, spend, as_of_us = adapters.month_spend(conn)
+    assert (len(month), spend) == (7, 0)
+    assert as_of_us > 0
+
+
+def test_p11_reads_a_run_from_real_topics_and_appends_governance_once(
+    settings: RuntimeSettings, conn: Connection, tmp_path: Path
+) -> None:
+    store = FileStore(tmp_path / "evidence")
+    admin = open_admin(settings)
+    admin.create_topics(list(topics.DATA))
+    admin.close()
+    on_the_bus(settings, store)
+    state = state_of(settings)
+    starts = {name: dict.fromkeys(map(str, range(topics.TOPICS[name].partitions)), 0) for name in topics.DATA}
+    assert state.header is not None
+    header = state.header.model_copy(update={"start_offsets": starts})
+    state = RunState(**{**{f: getattr(state, f) for f in state.__dataclass_fields__}, "header": header})
+    reader = partial(open_consumer, settings, "fp.verdict", fetch=FetchProfile.BULK)
+    desk = spinefacts.SpineDesk(conn, store, FileStore(tmp_path / "archive"), reader, lambda: NOW_US)
+    first, again = desk.gather(state), desk.gather(state)
+    assert first.chain_fault is None
+    assert first.governance == again.governance
+    assert {entry["kind"] for entry in first.governance} >= {"gate_passed", "run_pinned", "policy_switched"}
+    assert first.bus == {"snapshots": 0, "decisions": 0, "outcomes": 0, "audits": 0, "triggers": 0, "labels": 0}
+    assert first.truth_breaches == ()
