@@ -5,6 +5,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 LIBRARIES = ("fp_contracts", "fp_features", "fp_runtime")
+MORE_OF = {"verdict": ("fp_verify",)}
 PACKAGE_OF = {"archive": "fp_rtdl", "actions": "fp_df"}
 _CODE = {".py", ".sql", ".json", ".html", ".toml", ".lock"}
 
@@ -27,7 +28,7 @@ def package_files(package: str) -> list[tuple[str, bytes]]:
 def build_digest(service: str) -> str:
     """hex64 over names and bytes of everything of ours that a service runs."""
     total = hashlib.sha256()
-    for package in (*LIBRARIES, package_of(service)):
+    for package in (*LIBRARIES, *MORE_OF.get(service, ()), package_of(service)):
         for name, body in package_files(package):
             total.update(f"{name}\0{hashlib.sha256(body).hexdigest()}\n".encode())
     return total.hexdigest()
