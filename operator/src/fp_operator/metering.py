@@ -1,7 +1,7 @@
 """The meter: samples every process of the environment about once a second into ops.meter, for the open run.
 
-Runs as a supervised program (`python -m fp_operator.metering`). Usage outside a run belongs to no receipt: it is
-sampled from the moment the run is pinned.
+Runs as a supervised program (`python -m fp_operator.metering`). A run pays from its pin until its teardown (P17): what
+runs idle after the verdict is what the teardown's receipt must show. Before the first run nothing is sampled.
 """
 
 import signal
@@ -16,13 +16,14 @@ from pydantic import Field
 
 from fp_operator.prices import price_table
 from fp_operator.stack import Supervisor
-from fp_runtime import logs, meter, openrun, settings
+from fp_runtime import logs, meter, settings
 from fp_runtime.errors import UserError
 from fp_runtime.meter import Prices, Sample, Usage
-from fp_runtime.postgres import connect, transaction
+from fp_runtime.postgres import Connection, connect, transaction
 from fp_runtime.settings import RuntimeSettings
 
 INTERVAL_S = 1.0
+IDLE_INTERVAL_S = 5.0
 
 
 class MeterSettings(RuntimeSettings):
@@ -117,12 +118,24 @@ def main() -> None:
     measure = Meter(Supervisor(Path(config.state_dir)), price_table()[0])
     conn = connect(config.pg_dsn, config.instance)
     measure.sample()
-    while not stop.wait(INTERVAL_S):
+    interval_s = INTERVAL_S
+    while not stop.wait(interval_s):
         samples = measure.sample()
-        run = openrun.find(conn)
-        if run is not None and samples:
+        found = payer(conn)
+        if found is not None and samples:
             with transaction(conn) as cur:
-                meter.add(cur, run.platform_run_id, samples)
+                meter.add(cur, found[0], samples)
+        interval_s = INTERVAL_S if found is not None and found[1] else IDLE_INTERVAL_S
+
+
+def payer(conn: Connection) -> tuple[str, bool] | None:
+    """(run that pays now, whether it is open): the newest run until its P17 is journaled; None = nobody."""
+    row = conn.execute(
+        "SELECT run, NOT EXISTS (SELECT FROM sr.run_end e WHERE e.run = r.run) FROM"
+        " (SELECT run FROM sr.run ORDER BY at DESC LIMIT 1) r"
+        " WHERE NOT EXISTS (SELECT FROM ops.gate_closure g WHERE g.run = r.run AND g.phase = 'P17')"
+    ).fetchone()
+    return (row[0], row[1]) if row else None
 
 
 if __name__ == "__main__":

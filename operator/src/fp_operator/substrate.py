@@ -1,5 +1,6 @@
 """`fp up` beyond the servers: topics, schema, roles, P(-1) and P0 with their evidence, then the services."""
 
+import os
 import subprocess
 import time
 from collections.abc import Callable, Mapping
@@ -150,13 +151,12 @@ def secret_hex(folder: StateFolder) -> str:
 
 
 def revision_of(root: Path) -> str | None:
-    """The source revision: of the git checkout, or FP_REVISION where there is none."""
+    """The source revision of the checkout, marked when it was changed; FP_REVISION where there is no checkout."""
+    order = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
     try:
-        found = subprocess.run(
-            ["git", "-C", str(root), "rev-parse", "HEAD"], capture_output=True, text=True, check=True, timeout=10
-        )
+        found = subprocess.run(order, capture_output=True, text=True, check=True, timeout=10)
     except (OSError, subprocess.SubprocessError):
-        return None
+        return os.environ.get("FP_REVISION")
     return found.stdout.strip() or None
 
 

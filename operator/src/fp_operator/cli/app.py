@@ -21,8 +21,9 @@ def options(debug: bool = typer.Option(False, "--debug", help="Show stack traces
 
 
 for verb in (
-    lifecycle.up, lifecycle.down, running.run, running.watch, running.stop, running.resume, reading.status, reading.why,
-    inside.trace, inside.lag, inside.tail, inside.cost, objects.verify,
+    lifecycle.up, lifecycle.down, lifecycle.doctor,
+    running.run, running.watch, running.stop, running.resume,
+    reading.status, reading.why,    inside.trace, inside.lag, inside.tail, inside.cost, objects.verify,
 ):  # fmt: skip
     app.command()(verb)
 app.add_typer(objects.evidence, name="evidence")

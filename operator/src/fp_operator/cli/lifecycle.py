@@ -1,12 +1,15 @@
 """fp up, down: the environment of the runs."""
 
 import time
+from dataclasses import asdict
 
 import typer
 
 from fp_operator import project, substrate
-from fp_operator.cli.output import DryRunOption, Format, OutputOption, console, emit_json, steps, told
-from fp_operator.stack import down as stop_stack
+from fp_operator.cli.output import DryRunOption, Exit, Format, OutputOption, console, emit_json, steps, told
+from fp_operator.cli.running import actor
+from fp_operator.doctor import examine
+from fp_operator.downing import bring_down
 from fp_operator.stack import status as stack_status
 
 
@@ -42,6 +45,23 @@ def down(
         if dry_run:
             emit_json({"state_dir": str(folder), "stops": [program.name for program in stack_status(folder)]})
             return
-        stop_stack(folder, on_step=steps())
-        if output is Format.JSON:
-            emit_json({"state_dir": str(folder), "stopped": True})
+        ended = bring_down(folder, actor(), reason, steps())
+    if output is Format.JSON:
+        emit_json({"state_dir": str(folder), "run": ended.run, "p17": ended.p17, "left": list(ended.left)})
+    if ended.left:
+        raise typer.Exit(Exit.BLOCKED)
+    raise typer.Exit(Exit.BLOCKED if ended.p17 == "BLOCKED" else Exit.GREEN)
+
+
+def doctor(output: Format = OutputOption) -> None:
+    """Ask everything that runs rest on, and say how to fix what does not answer."""
+    with told():
+        findings = examine(project.state_dir())
+    if output is Format.JSON:
+        emit_json({"ok": all(f.fault is None for f in findings), "findings": [asdict(f) for f in findings]})
+    else:
+        for finding in findings:
+            mark = "[green]ok[/green]   " if finding.fault is None else "[red]fault[/red]"
+            console().print(f"{mark} {finding.what:<28} {finding.fault or finding.seen}"
+                            + (f"\n      fix: {finding.fix}" if finding.fault else ""))  # fmt: skip
+    raise typer.Exit(Exit.GREEN if all(finding.fault is None for finding in findings) else Exit.UNAVAILABLE)

@@ -178,7 +178,7 @@ def _check(supervisor: Supervisor, server: Server, log: Path, read_from: int) ->
         return
     lines = _tail(log, read_from)
     if any("Address already in use" in line for line in lines):
-        pass
+        raise PortTaken(server.name)
     if any("No space left on device" in line for line in lines):
         raise UserError(f"{server.name} did not start", "the disk is full", "free 1 GB and run `fp up` again")
     if state != "BACKOFF":
