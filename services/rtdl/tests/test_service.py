@@ -10,12 +10,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fp_contracts import topics
+from fp_contracts.derive import vector_bytes
 from fp_contracts.header import NONE_TS, Header, Kind, pack, unpack
 from fp_contracts.reasons import Quarantine
+from fp_features import unpack as unpack_vector
 from fp_rtdl import sample
-from fp_runtime.bus import Out
+from fp_runtime.bus import Out, PublishFailed, PublishUnknown
 from fp_runtime.errors import Fenced, LaneStopped
 from fp_runtime.failpoint import FailpointRaised, arm, disarm
+from fp_runtime.memory import Fault
 
 N = 60
 POINTS = ("rtdl.before_publish", "rtdl.after_publish", "rtdl.after_checkpoint")
@@ -137,6 +140,47 @@ def test_a_crash_after_publish_really_publishes_twice(kit: Any, lines: list[Out]
     kit.member(bus, checkpoints, plan).turns()
     assert once > 0
     assert len(kit.published(bus)) == N + once
+
+
+@pytest.mark.parametrize("fault", [Fault.FAILED, Fault.LOST_REQUEST, Fault.LOST_ACK])
+def test_nothing_is_saved_before_every_snapshot_is_acknowledged(
+    kit: Any, lines: list[Out], expected: Any, fault: Fault
+) -> None:
+    bus, checkpoints, plan = kit.bus(lines), kit.checkpoints(), sample.plan(kit.end_us)
+    bus.plan(fault, 5)
+    with pytest.raises((PublishFailed, PublishUnknown)):
+        kit.member(bus, checkpoints, plan).turns()
+    assert checkpoints.saved == []
+    kit.member(bus, checkpoints, plan).turns()
+    assert kit.distinct(kit.published(bus)) == expected
+
+
+def test_the_state_of_merchants_outlives_a_restart(kit: Any) -> None:
+    day = 86_400_000_000
+    end_us = sample.START_US + 40 * day
+    payments = [
+        sample.Payment(number, sample.START_US + (number + 1) * day // 2, f"m-{number % 3}", "acc-1", 500)
+        for number in range(60)
+    ]
+    lines = sample.world(sample.Feed(), payments, end_us)
+    calm, rough = kit.bus(lines), kit.bus()
+    kit.member(calm, kit.checkpoints(), sample.plan(end_us)).turns()
+    checkpoints = kit.checkpoints()
+    feed = sample.Feed()
+    for payment in payments:
+        events = sample.world(feed, [payment], payment.ts_us + 1_000_000)
+        kit.write(rough, events)
+        kit.member(rough, checkpoints, sample.plan(end_us)).turns(1.1)  # a new process each time
+    kit.write(rough, feed.marks(end_us))
+    kit.member(rough, checkpoints, sample.plan(end_us)).turns()
+    found = [vectors(kit.published(bus)) for bus in (calm, rough)]
+    assert found[0] == found[1]
+    assert any(vector[-1] > 0 for vector in found[0].values())  # the risk of a merchant by labels of long ago
+
+
+def vectors(records: list[Any]) -> dict[str, tuple[float, ...]]:
+    payloads = [orjson.loads(record.value)["payload"] for record in records]
+    return {p["source_event"]["event_id"]: unpack_vector(vector_bytes(p["feature_vector"])) for p in payloads}
 
 
 def test_a_zombie_is_fenced_at_its_checkpoint_and_has_only_repeated(kit: Any, lines: list[Out], expected: Any) -> None:

@@ -164,5 +164,5 @@ class Stage:
             "snapshots": sum(lane.join.counts["snapshots"] for lane in lanes),
             "degraded": sum(lane.join.counts["degraded"] for lane in lanes),
             "waiting": sum(lane.waiting() for lane in lanes),
-            "watermark_us": min(lane.frontier() for lane in lanes),
+            "watermark_us": min((lane.frontier() for lane in lanes), default=0),
         }
