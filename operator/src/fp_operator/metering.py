@@ -7,6 +7,7 @@ runs idle after the verdict is what the teardown's receipt must show. Before the
 import signal
 import threading
 import time
+import xmlrpc.client
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -101,7 +102,7 @@ class Meter:
     def _read(self) -> Iterator[tuple[str, Reading]]:
         try:
             states = self._supervisor.states()
-        except UserError:
+        except (UserError, xmlrpc.client.Fault):  # the supervisor is going down, and we with it
             return
         for name, state in states.items():
             reading = read_tree(state.pid) if state.pid else None

@@ -5,7 +5,7 @@ import sys
 
 import typer
 
-from fp_operator.cli import inside, lifecycle, objects, reading, running, worlds
+from fp_operator.cli import demo, inside, lifecycle, objects, reading, running, worlds
 
 app = typer.Typer(
     name="fp", no_args_is_help=True, add_completion=True, pretty_exceptions_enable=False,
@@ -23,7 +23,8 @@ def options(debug: bool = typer.Option(False, "--debug", help="Show stack traces
 for verb in (
     lifecycle.up, lifecycle.down, lifecycle.doctor,
     running.run, running.watch, running.stop, running.resume,
-    reading.status, reading.why,    inside.trace, inside.lag, inside.tail, inside.cost, objects.verify,
+    reading.status, reading.why,
+    inside.trace, inside.lag, inside.tail, inside.cost, objects.verify, demo.demo,
 ):  # fmt: skip
     app.command()(verb)
 app.add_typer(objects.evidence, name="evidence")

@@ -1,7 +1,8 @@
 """What a watcher of a run sees: a live board on a terminal, one line per change elsewhere."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -79,10 +80,13 @@ def _phase_line(moment: Moment, phase: str) -> str:
     return f"{moment.seconds:7.1f} s  {phase:<5} {row['name']:<26} {coloured(row['state'])}{checks}{blockers}"
 
 
-def print_end(console: Console, state: RunState) -> None:
-    """The phase table and the verdict."""
+def print_end(console: Console, state: RunState, equations: Sequence[Mapping[str, Any]] = ()) -> None:
+    """The phase table, the equations with both sides, the verdict."""
     document = status.document(state)
     console.print(phase_table(document["phases"]))
+    for equation in equations:
+        mark = "[green]ok[/green]" if equation["ok"] else "[red]NO[/red]"
+        console.print(f"  {mark}  {equation['name']}: {equation['left']} = {equation['right']}")
     final = "" if document["final"] else " (not final)"
     console.print(
         f"\nspine {coloured(document['spine_verdict'])}   platform {coloured(document['verdict'])}{final}"

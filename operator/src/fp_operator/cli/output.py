@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from enum import IntEnum, StrEnum
-from typing import Any
+from typing import Any, Literal
 
 import orjson
 import typer
@@ -92,7 +92,8 @@ def phase_table(phases: list[dict[str, Any]]) -> Table:
     """The phase table of a run."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     for heading in ("phase", "name", "state", "checks", "seconds", "spend µUSD", "blockers"):
-        table.add_column(heading, justify="right" if heading in ("seconds", "spend µUSD") else "left")
+        justify: Literal["left", "right"] = "right" if heading in ("seconds", "spend µUSD") else "left"
+        table.add_column(heading, justify=justify, no_wrap=heading in ("phase", "name", "state", "checks"))
     for row in phases:
         codes = ", ".join(sorted({blocker["code"] for blocker in row["blockers"]}))
         checks = f"{row['checks']['ok']}/{row['checks']['of']}" if row["checks"]["of"] else ""

@@ -9,7 +9,7 @@ import typer
 
 from fp_contracts.control import RunStopped
 from fp_contracts.fold import RunState
-from fp_operator import following, launch, pinning, project, resuming, status, substrate
+from fp_operator import bundles, following, launch, pinning, project, results, resuming, status, substrate
 from fp_operator.cli import board
 from fp_operator.cli.output import (
     DryRunOption,
@@ -28,7 +28,10 @@ from fp_operator.pinning import Pinned
 from fp_operator.runs import reading
 from fp_operator.stack import Supervisor
 from fp_operator.substrate import Environment
+from fp_runtime.bus import FetchProfile
 from fp_runtime.errors import UserError
+from fp_runtime.evidence import open_store
+from fp_runtime.kafka import open_consumer
 
 TIMEOUT_S = 1_800.0
 
@@ -90,12 +93,28 @@ def finish(environment: Environment, pinned: Pinned, timeout_s: float, output: F
     except KeyboardInterrupt:
         screen.print(f"\nthe run goes on. See it: fp watch {pinned.run}   end it: fp stop {pinned.run} --reason '…'")
         raise typer.Exit(Exit.BLOCKED) from None
+    bundle = keep_bundle(environment, pinned) if end == "verdict" else None
+    store = open_store(environment.addresses.evidence_url)
+    equations = results.equations(store, state)
     if output is Format.JSON:
-        emit_json(status.document(state) | {"ended": end})
+        emit_json(status.document(state) | {"ended": end, "equations": equations, "bundle": bundle})
     else:
-        board.print_end(screen, state)
-        screen.print(next_step(state, end, environment.state_dir))
+        board.print_end(screen, state, equations)
+        screen.print((f"bundle {bundle}\n" if bundle else "") + next_step(state, end, environment.state_dir))
     raise typer.Exit(exit_code(state, end))
+
+
+def keep_bundle(environment: Environment, pinned: Pinned) -> str:
+    """Export the run's bundle beside the state and remember it as the last one; its path."""
+    store = open_store(environment.addresses.evidence_url)
+    target = bundles.free_name(environment.state_dir, pinned.run)
+    consumer = open_consumer(environment.settings(), "fp.operator.read", fetch=FetchProfile.CONTROL)
+    try:
+        bundles.write(store, consumer, pinned, target)
+    finally:
+        consumer.close()
+    project.remember_latest(environment.state_dir, pinned.run, str(target))
+    return str(target)
 
 
 def exit_code(state: RunState, end: str) -> Exit:
@@ -112,7 +131,7 @@ def next_step(state: RunState, end: str, folder: Path) -> str:
     run = state.platform_run_id
     match end:
         case "verdict":
-            return f"next: fp evidence export {run}, fp trace EVENT_ID, fp cost {run}, fp down"
+            return f"next: fp verify, fp trace EVENT_ID, fp cost {run}, fp down"
         case "blocked":
             return f"next: fp why '{state.blocked()[0]}' {run}"
         case "stopped":
