@@ -34,6 +34,11 @@ class PhaseRow:
         """How many checks hold."""
         return sum(check.ok for check in self.checks)
 
+    @property
+    def codes(self) -> tuple[str, ...]:
+        """Its blocker codes, each once."""
+        return tuple(dict.fromkeys(blocker.code for blocker in self.blockers))
+
 
 @dataclass(frozen=True, slots=True)
 class RunReport:
