@@ -24,6 +24,7 @@ from fp_runtime.errors import Fenced
 from fp_runtime.memory import MemoryBus
 
 END_US = sample.START_US + 120_000_000
+LINES_OF = 60  # payments behind the fixture `lines`
 
 
 @dataclass
@@ -156,3 +157,36 @@ class Kit:
 @pytest.fixture(scope="session")
 def kit() -> Kit:
     return Kit(END_US, MemoryCheckpoints, Member, new_bus, write, published, distinct, payments)
+
+
+@pytest.fixture(scope="session")
+def lines(kit: Kit) -> list[Out]:
+    """A world in which some context is late and some is missing for good."""
+    rng = random.Random(5)
+    feed = sample.Feed()
+    timed = []
+    for payment in kit.payments(LINES_OF):
+        for ts_us, kind, payload in feed.parts(payment):
+            if kind is Kind.FLOW_ANCHOR and payment.number % 9 == 0:
+                continue
+            late_us = rng.choice((1_500_000, 4_000_000)) if kind is not Kind.AUTH_REQUEST and rng.random() < 0.2 else 0
+            timed.append((ts_us + late_us, kind.value, payment, payload))
+    timed.sort(key=lambda line: line[:2])
+    outs = []
+    for number, (ts_us, code, payment, payload) in enumerate(timed):
+        kind = Kind(code)
+        event_id = sample.event_id_of(payment, kind)
+        outs.append(feed.event(kind, ts_us, payment.merchant_id, event_id, payload))
+        if kind is Kind.AUTH_REQUEST and payment.number % 4 == 0:
+            outs.append(feed.label(payment, ts_us, 3_000_000))
+        if number % 25 == 24:
+            outs += feed.marks(ts_us, topics.INGRESS) + feed.marks(ts_us + 3_000_000, (topics.LABELS,))
+    return outs + feed.marks(kit.end_us)
+
+
+@pytest.fixture(scope="session")
+def expected(kit: Kit, lines: list[Out]) -> list[tuple[int, bytes, bytes, bytes]]:
+    """What one member makes of everything at once."""
+    bus = kit.bus(lines)
+    kit.member(bus, kit.checkpoints(), sample.plan(kit.end_us)).turns()
+    return kit.distinct(kit.published(bus))

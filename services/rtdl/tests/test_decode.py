@@ -15,12 +15,13 @@ PAYMENT = sample.Payment(7, sample.START_US, "m-1", "acc-1", 1_250)
 PARTS = {kind: dict(payload) for _, kind, payload in sample.Feed().parts(PAYMENT)}
 MODELS = {kind: INGRESS_TYPES[name].model for kind, (_, name) in sample._TOPIC.items()}
 READ = (Kind.ARRIVAL_EVENT, Kind.ARRIVAL_ENTITIES, Kind.FLOW_ANCHOR, Kind.AUTH_REQUEST)
-BROKEN = [
+WRONG: tuple[object, ...] = (None, "", 7.5, [], "x" * 300)
+BROKEN: list[tuple[Kind, str, object]] = [
     (kind, name, wrong)
     for kind in READ
     for name in PARTS[kind]
     if name not in ("tz", "is_virtual", "party_id", "event_seq")  # not read by the join
-    for wrong in (None, "", 7.5, [], "x" * 300)
+    for wrong in WRONG
     if not (name == "device_id" and wrong is None)
 ]
 
@@ -34,7 +35,7 @@ def test_values_are_those_of_the_contract_model(kind: Kind) -> None:
     model = MODELS[kind].model_validate(PARTS[kind])
     value = decode(kind, body(PARTS[kind]), 42, None)
     assert value is not None
-    found = value._asdict()  # type: ignore[union-attr]
+    found = value._asdict()
     assert found.pop("offset") == 42
     shared = {name: found[name] for name in found if hasattr(model, name) and name != "event_id"}
     assert shared == {name: getattr(model, name) for name in shared}

@@ -30,7 +30,7 @@ class Harness:
 
     def head(self, order_us: int, value: Value) -> Head:
         self._seq += 1
-        return Head(order_us, RANK[type(value)], "ig-0", f"h-{self._seq}", topics.TRAFFIC, self._seq, self._seq, value)
+        return Head(order_us, RANK[type(value)], "ig-0", self._seq, topics.TRAFFIC, self._seq, "", value)
 
     def feed(self, *timed: tuple[int, Value], bound_us: int | None = None) -> list[Snapshot]:
         heads = [self.head(order_us, value) for order_us, value in timed]
@@ -157,7 +157,12 @@ def test_a_label_counts_for_the_features_from_its_order_ts_on(label_at: int, ris
     h = Harness(Rules(2_000_000, 10_000_000, (T0 + 60 * day,)))
     h.feed((T0, ARRIVAL), (T0, ENTITIES), (T0, ANCHOR), (T0, AUTH))
     label = Label("e-1", "m-1", "fraud_disposition", "FRAUD_CONFIRMED", "EXTERNAL", T0, T0 + 6 * day)
-    heads = [(asked, ARRIVAL), (asked, ENTITIES), (asked, ANCHOR), (asked, AUTH._replace(event_id="e-9", ts_us=asked))]
+    heads: list[tuple[int, Value]] = [
+        (asked, ARRIVAL),
+        (asked, ENTITIES),
+        (asked, ANCHOR),
+        (asked, AUTH._replace(event_id="e-9", ts_us=asked)),
+    ]
     heads.insert(4 * label_at, (asked + label_at, label))
     (snapshot,) = h.feed(*heads)
     values = dict(zip(CORE_V1.snapshot_names, unpack(snapshot.vector), strict=True))

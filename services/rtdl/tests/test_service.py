@@ -11,12 +11,11 @@ from hypothesis import strategies as st
 
 from fp_contracts import topics
 from fp_contracts.derive import vector_bytes
-from fp_contracts.header import NONE_TS, Header, Kind, pack, unpack
-from fp_contracts.reasons import Quarantine
+from fp_contracts.header import NONE_TS, Kind, unpack
 from fp_features import unpack as unpack_vector
 from fp_rtdl import sample
 from fp_runtime.bus import Out, PublishFailed, PublishUnknown
-from fp_runtime.errors import Fenced, LaneStopped
+from fp_runtime.errors import Fenced
 from fp_runtime.failpoint import FailpointRaised, arm, disarm
 from fp_runtime.memory import Fault
 
@@ -28,38 +27,6 @@ POINTS = ("rtdl.before_publish", "rtdl.after_publish", "rtdl.after_checkpoint")
 def _no_failpoints() -> Any:
     yield
     disarm()
-
-
-@pytest.fixture(scope="module")
-def lines(kit: Any) -> list[Out]:
-    """A world in which some context is late and some is missing for good."""
-    rng = random.Random(5)
-    feed = sample.Feed()
-    timed = []
-    for payment in kit.payments(N):
-        for ts_us, kind, payload in feed.parts(payment):
-            if kind is Kind.FLOW_ANCHOR and payment.number % 9 == 0:
-                continue
-            late_us = rng.choice((1_500_000, 4_000_000)) if kind is not Kind.AUTH_REQUEST and rng.random() < 0.2 else 0
-            timed.append((ts_us + late_us, kind.value, payment, payload))
-    timed.sort(key=lambda line: line[:2])
-    outs = []
-    for number, (ts_us, kind, payment, payload) in enumerate(timed):
-        event_id = sample.event_id_of(payment, Kind(kind))
-        outs.append(feed.event(Kind(kind), ts_us, payment.merchant_id, event_id, payload))
-        if kind == Kind.AUTH_REQUEST and payment.number % 4 == 0:
-            outs.append(feed.label(payment, ts_us, 3_000_000))
-        if number % 25 == 24:
-            outs += feed.marks(ts_us, topics.INGRESS) + feed.marks(ts_us + 3_000_000, (topics.LABELS,))
-    return outs + feed.marks(kit.end_us)
-
-
-@pytest.fixture(scope="module")
-def expected(kit: Any, lines: list[Out]) -> Any:
-    """What one member makes of everything at once."""
-    bus = kit.bus(lines)
-    kit.member(bus, kit.checkpoints(), sample.plan(kit.end_us)).turns()
-    return kit.distinct(kit.published(bus))
 
 
 def test_every_request_gets_one_snapshot_and_all_reasons_occur(kit: Any, expected: Any) -> None:
@@ -255,64 +222,3 @@ def test_a_watermark_never_passes_a_snapshot_that_follows_it(kit: Any, lines: li
                 frontiers[mark.source] = max(frontiers.get(mark.source, NONE_TS), mark.frontier_us)
             if header.kind is Kind.FEATURE_SNAPSHOT:
                 assert header.order_us >= frontiers.get(header.source, NONE_TS)
-
-
-def test_other_runs_and_canaries_are_skipped_and_counted(kit: Any, lines: list[Out], expected: Any) -> None:
-    foreign = sample.world(sample.Feed("platform_20250101T000000Z"), kit.payments(5), kit.end_us)
-    canary = Header(Kind.CANARY, sample.plan(0).tag, "ig-0", 0, 0)
-    outs = [*foreign, Out(topics.TRAFFIC, 0, b"", b"", pack(canary)), *lines]
-    bus, checkpoints = kit.bus(outs), kit.checkpoints()
-    kit.member(bus, checkpoints, sample.plan(kit.end_us)).turns()
-    counts: Counter[str] = Counter()
-    for checkpoint in checkpoints.saved:
-        for span in checkpoint.spans:
-            counts.update(span.counts if span.topic != topics.LABELS else {})
-    assert counts["OTHER_RUN"] == sum(out.topic != topics.LABELS for out in foreign)
-    assert counts["CANARY"] == 1
-    assert len(kit.published(bus)) == len(expected)
-
-
-def broken(out: Out) -> Out:
-    return out._replace(value=b"{")
-
-
-def test_a_broken_record_is_set_aside_and_the_rest_goes_on(kit: Any, lines: list[Out], expected: Any) -> None:
-    other = next(at for at, out in enumerate(lines) if unpack(out.header).kind is Kind.ARRIVAL_EVENT)
-    outs = [broken(out) if at == other else out for at, out in enumerate(lines)]
-    bus, checkpoints = kit.bus([Out(topics.TRAFFIC, 2, b"k", b"x", b"no header"), *outs]), kit.checkpoints()
-    kit.member(bus, checkpoints, sample.plan(kit.end_us)).turns()
-    aside = [item for checkpoint in checkpoints.saved for item in checkpoint.quarantined]
-    assert sorted(item.record.value for item in aside) == [b"x", b"{"]
-    assert {item.reason for item in aside} == {Quarantine.UNDECODABLE}
-    assert len(kit.published(bus)) == len(expected)
-    assert all(checkpoint.position.open_gaps == 0 for checkpoint in checkpoints.saved)
-
-
-def test_a_source_that_is_no_input_of_the_lane_is_set_aside(kit: Any, lines: list[Out]) -> None:
-    foreign = next(out for out in lines if out.topic == topics.TRAFFIC)
-    header = unpack(foreign.header)
-    forged = Header(header.kind, header.run_tag, "ig-9", header.seq, header.order_us, header.payload_hash)
-    checkpoints = kit.checkpoints()
-    bus = kit.bus([foreign._replace(header=pack(forged)), *lines])
-    kit.member(bus, checkpoints, sample.plan(kit.end_us)).turns()
-    assert [item.reason for c in checkpoints.saved for item in c.quarantined] == [Quarantine.CONTRACT_BROKEN]
-    assert len(kit.published(bus)) == N
-
-
-def test_twenty_broken_records_in_a_row_stop_the_lane(kit: Any) -> None:
-    noise = [Out(topics.ARRIVAL_EVENTS, 0, b"k", b"x", b"no header")] * 20
-    with pytest.raises(LaneStopped):
-        kit.member(kit.bus(noise), kit.checkpoints(), sample.plan(kit.end_us)).turns()
-
-
-def test_an_open_gap_holds_the_partition_and_is_told(kit: Any, lines: list[Out]) -> None:
-    lost = next(out for out in lines if out.topic == topics.FLOW_ANCHOR)
-    checkpoints = kit.checkpoints()
-    bus = kit.bus([out for out in lines if out is not lost])
-    kit.member(bus, checkpoints, sample.plan(kit.end_us)).turns()
-    last = {c.part: c.position for c in checkpoints.saved}
-    assert last[lost.partition].open_gaps == 1
-    assert last[lost.partition].bound_us < kit.end_us
-    kit.write(bus, [lost])  # the writer re-publishes: everything goes on
-    kit.member(bus, checkpoints, sample.plan(kit.end_us)).turns()
-    assert len(kit.published(bus)) == N
