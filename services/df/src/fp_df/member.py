@@ -48,11 +48,11 @@ class Shared:
         """Numbers for the heartbeat."""
         return {} if self.decider is None else self.decider.metrics()
 
-    def react(self, _: RunState) -> Sequence[Event]:
+    def react(self, state: RunState) -> Sequence[Event]:
         """policy_switched for every partition whose frontier passed a pinned switch."""
         decider, plan = self.decider, self.plan
-        if decider is None or plan is None:
-            return ()
+        if decider is None or plan is None or plan.run != state.platform_run_id:
+            return ()  # the control thread may already follow the next run
         events: list[Event] = []
         for part, partition in decider.partitions.items():
             for position, n in tuple(partition.switched.items()):

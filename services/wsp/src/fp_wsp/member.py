@@ -34,8 +34,9 @@ ADJUDICATION = "adjudication"
 
 @dataclass(slots=True)
 class Shared:
-    """What the data loop lets the control thread see."""
+    """What the data loop lets the control thread see, of the run that it serves now."""
 
+    run: str = ""
     board: Board = field(default_factory=Board)
     ended: dict[int, WindowEnded] = field(default_factory=dict)
     streaming: bool = False
@@ -50,7 +51,12 @@ class Shared:
         }  # fmt: skip
 
     def react(self, state: RunState) -> Sequence[Event]:
-        """window_ended for every window whose end is on record and not yet on the log."""
+        """window_ended for every window whose end is on record and not yet on the log.
+
+        The control thread may already follow the next run while the data loop still holds the end of the last one.
+        """
+        if self.run != state.platform_run_id:
+            return ()
         missing = [end for number, end in tuple(self.ended.items()) if number not in state.windows_ended]
         return [(end, (str(end.window),)) for end in missing]
 
@@ -91,7 +97,9 @@ def serve(settings: WspSettings, shared: Shared, store: EvidenceStore, process: 
     """Stream every window of a run once READY was published; then wait until the run is over."""
     header = state.header
     assert header is not None
+    shared.run = ""
     shared.board, shared.ended, shared.streaming, shared.seen = Board(), {}, False, 0
+    shared.run = header.platform_run_id
     participant = process.participant
     if not participant.wait_until(lambda s: bool(s.ready), process.stopping):
         return
@@ -178,7 +186,7 @@ def _p3(settings: WspSettings, state: RunState) -> Evaluation:
 
 def _p6(shared: Shared, state: RunState) -> Evaluation | None:
     """Evaluated in mid-stream and frozen there; a world too small for that is judged at its end."""
-    if not shared.streaming or state.header is None:
+    if not shared.streaming or shared.run != state.platform_run_id or state.header is None:
         return None
     board, before = shared.board, shared.seen
     shared.seen = board.classed
