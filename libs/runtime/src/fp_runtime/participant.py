@@ -58,6 +58,7 @@ class Participant:
         self._react = react
         self._metrics = metrics
         self._state: RunState | None = None
+        self._served: str | None = None
         self._stopping = threading.Event()
         self._changed = threading.Condition()
         self._done: Future[None] | None = None
@@ -91,16 +92,18 @@ class Participant:
         return self._state
 
     def run_over(self) -> bool:
-        """Whether the run that was served is closed or stopped."""
+        """Whether the run that `wait_for_run` gave out last is closed or stopped; the next one may be open already."""
         state = self._state
-        return state is None or state.closed is not None or state.stopped is not None
+        other = state is None or state.platform_run_id != self._served
+        return other or state is None or state.closed is not None or state.stopped is not None
 
     def wait_for_run(self, stopping: Callable[[], bool]) -> RunState | None:
         """Block until a run is pinned and open; None when asked to stop before that."""
         while not stopping():
             self.check()
             state = self._state
-            if state is not None and state.header is not None and not self.run_over():
+            if state is not None and state.header is not None and not (state.closed or state.stopped):
+                self._served = state.platform_run_id
                 return state
             with self._changed:
                 self._changed.wait(_IDLE_POLL_S)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from fp_runtime import failpoint, logs
+from fp_runtime import failpoint, logs, telemetry
 from fp_runtime.health import Health, HealthServer
 from fp_runtime.participant import Participant
 from fp_runtime.settings import RuntimeSettings
@@ -34,6 +34,7 @@ class Process:
 def running(settings: RuntimeSettings, make: Callable[[], Participant]) -> Iterator[Process]:
     """Configure logs, arm failpoints, serve health and run the participant while the block runs."""
     logs.configure(settings.instance, settings.log_level)
+    exported = telemetry.configure(settings.service, settings.instance, settings.otlp_endpoint)
     failpoint.arm(settings.failpoints)
     stop = threading.Event()
     for name in (signal.SIGTERM, signal.SIGINT):
@@ -47,3 +48,5 @@ def running(settings: RuntimeSettings, make: Callable[[], Participant]) -> Itera
     finally:
         participant.stop()
         server.close()
+        if exported is not None:
+            exported.close()
