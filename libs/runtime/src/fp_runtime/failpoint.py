@@ -81,6 +81,11 @@ def arm(spec: str) -> None:
         _armed[str(name)] = (action, int(count))
 
 
+def armed() -> bool:
+    """Whether anything is armed in this process and was not hit yet."""
+    return bool(_armed)
+
+
 def disarm() -> None:
     """Disarm everything."""
     _armed.clear()

@@ -15,22 +15,32 @@ from fp_runtime.postgres import Connection
 
 
 def react(conn: Connection, instance: str, now_us: Callable[[], int], state: RunState) -> Sequence[Event]:
-    """Arm what is asked of this instance, once; report what it recovered from. Runs in the control thread."""
+    """Arm what is asked of this instance, once; report what it recovered from. Runs in the control thread.
+
+    `drill.failpoint` is a name (the next hit kills) or name:action:N.
+    """
     events: list[Event] = []
     for drill_id, drill in state.drills.items():
         if drill.instance != instance or drill_id in state.drill_reports:
             continue
-        armed = conn.execute(
-            "INSERT INTO rtdl.drill (run, drill_id, instance, armed_us) VALUES (%s, %s, %s, %s) ON CONFLICT DO NOTHING",
-            (state.platform_run_id, drill_id, instance, now_us()),
-        ).rowcount
-        if armed:
-            failpoint.arm(f"{drill.failpoint}:kill:1")
+        if not _is_known(conn, state.platform_run_id, drill_id):
+            # Armed before its row stands: a row without anything armed in its process means that it was killed.
+            failpoint.arm(drill.failpoint if ":" in drill.failpoint else f"{drill.failpoint}:kill:1")
+            conn.execute(
+                "INSERT INTO rtdl.drill (run, drill_id, instance, armed_us) VALUES (%s, %s, %s, %s)"
+                " ON CONFLICT DO NOTHING",
+                (state.platform_run_id, drill_id, instance, now_us()),
+            )
             continue
         report = _report(conn, state.platform_run_id, drill_id, instance)
         if report is not None:
             events.append((report, (drill_id,)))
     return events
+
+
+def _is_known(conn: Connection, run: str, drill_id: str) -> bool:
+    query = "SELECT 1 FROM rtdl.drill WHERE run = %s AND drill_id = %s"
+    return conn.execute(query, (run, drill_id)).fetchone() is not None
 
 
 def _report(conn: Connection, run: str, drill_id: str, instance: str) -> DrillReported | None:
@@ -59,6 +69,9 @@ class Recovery:
         self._place = (run, instance)
         self._ends = dict(ends)
         self._now_us = now_us
+        self._open = 0
+        if failpoint.armed():  # this process was not killed yet: the drill was armed before its stage began
+            return
         lag = sum(max(0, end - resumed[place]) for place, end in ends.items())
         # Killed after the last sign of life, its arming or the last checkpoint: taking that never shortens a recovery.
         self._open = conn.execute(

@@ -1,0 +1,78 @@
+"""P(-1) and P0: each blocker is reached by breaking exactly one thing; envelopes come first."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import orjson
+import pytest
+
+from fp_contracts.phases import PHASES
+from fp_contracts.services import REQUIRED
+from fp_operator import build, controlroot, p0
+from fp_operator.build import BuildFacts
+from fp_operator.p0 import STACKS, SubstrateFacts
+from fp_runtime.errors import UserError
+from fp_runtime.evidence import EvidenceStore, open_store
+
+BUILT = BuildFacts({name: "d" * 64 for name in REQUIRED}, "rev", b"lock", (("orjson", "3"),))
+READY = SubstrateFacts({name: ("here", True) for name in STACKS}, {"TOPICS_V0": None}, None, 0)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> EvidenceStore:
+    return open_store(tmp_path.as_uri())
+
+
+def test_a_whole_build_and_a_ready_substrate_pass() -> None:
+    for phase, evaluation in (("P(-1)", build.evaluate(BUILT)), ("P0", p0.evaluate(READY))):
+        assert all(predicate.ok for predicate in evaluation.predicates)
+        assert set(evaluation.documents) == set(PHASES[phase].evidence)
+
+
+@pytest.mark.parametrize(
+    ("broken", "code"),
+    [
+        ({"fault": "no module fp_df"}, "DFULL-RUN-BP1"),
+        ({"digests": {name: "d" * 64 for name in REQUIRED[1:]}}, "DFULL-RUN-BP2"),
+        ({"revision": None}, "DFULL-RUN-BP2"),
+        ({"lock": None}, "DFULL-RUN-BP2"),
+        ({"components": ()}, "DFULL-RUN-BP2"),
+    ],
+)
+def test_a_build_without_one_part_blocks(broken: dict[str, object], code: str) -> None:
+    failed = [predicate for predicate in build.evaluate(replace(BUILT, **broken)).predicates if not predicate.ok]
+    assert [predicate.code for predicate in failed] == [code]
+
+
+@pytest.mark.parametrize(
+    ("broken", "code"),
+    [
+        ({"stacks": {name: ("here", name != "streaming") for name in STACKS}}, "DFULL-RUN-B0"),
+        ({"stacks": {name: ("here", True) for name in STACKS[1:]}}, "DFULL-RUN-B0"),
+        ({"handles": {"TOPICS_V0": "topics missing"}}, "DFULL-RUN-B0"),
+        ({"handles": {}}, "DFULL-RUN-B0"),
+        ({"month_spend_microusd": None}, "DFULL-RUN-B0"),
+        ({"month_spend_microusd": 270_000_000}, "DFULL-RUN-B0"),
+        ({"lock_fault": "held by another"}, "DFULL-RUN-B0.1"),
+    ],
+)
+def test_a_substrate_with_one_fault_blocks(broken: dict[str, object], code: str) -> None:
+    failed = [predicate for predicate in p0.evaluate(replace(READY, **broken)).predicates if not predicate.ok]
+    assert [predicate.code for predicate in failed] == [code]
+
+
+def test_the_envelope_is_written_before_and_the_receipt_after(store: EvidenceStore) -> None:
+    opened = controlroot.open_phase(store, "P0")
+    assert [stored.key for stored in store.list(opened.root)] == [f"{opened.root}/envelope.json"]
+    gate = controlroot.close_phase(store, opened, p0.evaluate(READY), 5, 1_000)
+    receipt = orjson.loads(store.get(f"{opened.root}/receipt.json"))
+    assert receipt["spend_microusd"] == 5
+    assert {ref.key for ref in gate.evidence} == set(receipt["artifacts"])
+
+
+def test_a_failed_predicate_or_too_much_spend_is_no_gate(store: EvidenceStore) -> None:
+    opened = controlroot.open_phase(store, "P0")
+    with pytest.raises(UserError, match=r"DFULL-RUN-B0\.1"):
+        controlroot.close_phase(store, opened, p0.evaluate(replace(READY, lock_fault="held")), 5, 1)
+    with pytest.raises(UserError, match="spent"):
+        controlroot.close_phase(store, opened, p0.evaluate(READY), opened.max_spend_microusd + 1, 1)
