@@ -64,7 +64,7 @@ class Rows:
     """Truth of one rtdl partition."""
 
     outbox: Outbox
-    progress: Progress = Progress()
+    progress: Progress = field(default_factory=Progress)
     decisions: dict[int, dict[str, Any]] = field(default_factory=dict)
     checkpoint: tuple[Accounts, Progress] = field(default_factory=lambda: (Accounts(), Progress()))
 
@@ -106,9 +106,7 @@ class PartitionFabric:
         if moved and self._n >= self._committed and self._kernel.rng.random() < 0.2:
             yield
             kept = self._accounts.copy(), self._progress()
-            self._kernel.commit(
-                self._scope, self._epoch, lambda: setattr(self._rows, "checkpoint", kept), moves=False
-            )
+            self._kernel.commit(self._scope, self._epoch, lambda: setattr(self._rows, "checkpoint", kept), moves=False)
 
     def _poll(self) -> None:
         log = self._kernel.logs[topics.RTDL, self._partition]

@@ -68,7 +68,8 @@ def _snapshots(world: World, partition: int, events: list[tuple[int, Event]]) ->
         and order < world.end
     ]
     mine.sort(key=lambda item: item[:2])  # stable: lane order within an input
-    join, out, waiting = Join(), [], {}
+    join, out = Join(), list[Snapshot]()
+    waiting: dict[int, int] = {}
 
     def fire(before: tuple[int, int]) -> None:
         while waiting and (first := min((at, 9, str(payment)) for payment, at in waiting.items()))[:2] < before:

@@ -4,6 +4,7 @@ from collections import defaultdict
 from collections.abc import Generator
 from dataclasses import dataclass, field
 from hashlib import sha256
+from typing import Any
 
 from fp_contracts import topics
 from fp_contracts.canonical import trusted_bytes
@@ -75,7 +76,7 @@ class Writer:
             if self._inbox:
                 request = self._inbox.pop(0)
                 reply = yield from self._handle(request)
-                if not self._kernel.fault(0.05):
+                if not self._kernel.fault(0.05 * self._kernel.plan.rate):
                     request.reply = reply
 
     def _load(self) -> None:
@@ -83,7 +84,7 @@ class Writer:
         self._sequences = defaultdict(int, {tp: n for (name, tp), n in rows.sequences.items() if name == self._name})
         self._orders = defaultdict(LaneOrder, {lane: LaneOrder(floor) for lane, floor in rows.floors.items()})
 
-    def _handle(self, request: Request) -> Generator[int | None, None, list[str] | str]:
+    def _handle(self, request: Request) -> Generator[Any, None, list[str] | str]:
         bug = self._kernel.bug
         if not (yield from self._resolve(request.lane)):
             return UNKNOWN
@@ -153,7 +154,7 @@ class Writer:
         rec = Rec(header, trusted_bytes(event._asdict()))
         self._rows.claims[event.event_id] = Claim(lane, tp, rec, len(self._kernel.logs[tp]))
 
-    def _produce(self, claims: list[Claim]) -> Generator[int | None, None, bool]:
+    def _produce(self, claims: list[Claim]) -> Generator[Any, None, bool]:
         """One attempt for each, pipelined; then the facts. False when any stays in doubt."""
         offsets = []
         for claim in claims:
@@ -162,7 +163,7 @@ class Writer:
         yield
         return self._record_facts(list(zip(claims, offsets, strict=True)))
 
-    def _resolve(self, lane: str) -> Generator[int | None, None, bool]:
+    def _resolve(self, lane: str) -> Generator[Any, None, bool]:
         """Open claims with no attempt in flight: found on the topic = observed, else the same bytes again."""
         found: list[tuple[Claim, int | None]] = []
         for claim in self._rows.open_of(lane):

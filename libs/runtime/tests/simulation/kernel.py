@@ -1,19 +1,20 @@
 """The machinery: logs, fenced commits, a seeded scheduler, and faults between any two effects."""
 
+import inspect
 import random
 from collections import defaultdict
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from fp_contracts.header import Header
 
 from .bugs import Bug
 
 Tp = tuple[str, int]
-Steps = Generator[int | None, None, None]
+Steps = Generator[Any, None, None]
 """A process: it may be switched away, killed or doubled at every yield; a number = idle for so many steps."""
-IDLE_LIMIT, STEP_LIMIT = 8_000, 80_000
+IDLE_LIMIT, STEP_LIMIT = 8_000, 150_000
 
 
 class Stuck(Exception):
@@ -50,6 +51,9 @@ class Plan(NamedTuple):
     target: str = ""
     """Faults happen only in processes whose name starts so."""
     rate: int = 1
+    """How much more often records, commits and replies are lost than usual."""
+    kills: int = 1
+    """How much more often processes are killed, stalled or doubled than usual."""
     bug: Bug | None = None
 
 
@@ -68,6 +72,7 @@ def random_plan(seed: int, bug: Bug | None = None) -> Plan:
         faults=rng.choice((0, 10, 40)),
         target=rng.choice(("", "", "", "ig", "ls", "rtdl", "df", "actions", "cases", "lane")),
         rate=rng.choice((1, 1, 4)),
+        kills=rng.choice((1, 1, 5)),
         bug=bug,
     )
 
@@ -106,14 +111,14 @@ class Kernel:
         """Whether a fault happens here; a run has a limited number of them."""
         if self.faults_left <= 0 or not self.current.startswith(self.plan.target):
             return False
-        if self.rng.random() >= probability * self.plan.rate:
+        if self.rng.random() >= probability:
             return False
         self.faults_left -= 1
         return True
 
     def publish(self, tp: Tp, rec: Rec) -> int | None:
         """The offset, or None: in doubt (written or not, or written much later)."""
-        if self.fault(0.05):
+        if self.fault(0.05 * self.plan.rate):
             fate = self.rng.choice(("reply lost", "request lost", "delayed"))
             if fate == "reply lost":
                 self._append(tp, rec)
@@ -132,14 +137,14 @@ class Kernel:
 
         `moves` = it is a step towards the end; a checkpoint is none.
         """
-        if self.fault(0.02):
+        if self.fault(0.02 * self.plan.rate):
             raise CommitLost
         if epoch is not None and self.epochs[scope] != epoch:
             raise Fenced
         apply()
         if moves:
             self.busy = self.now
-        if self.fault(0.02):
+        if self.fault(0.02 * self.plan.rate):
             raise CommitLost
 
     def raise_epoch(self, scope: str) -> int:
@@ -183,13 +188,13 @@ class Kernel:
 
     def _crashed(self, task: Task) -> bool:
         """Kill, stall or split a process in two: a zombie that goes on, and its successor."""
-        if task.dies is not None or not self.fault(0.004):
+        if task.dies is not None or not self.fault(0.004 * self.plan.kills):
             return False
         fate = self.rng.choice(("kill", "kill", "stall", "zombie", "zombie"))
         if fate == "stall":
             task.wake = self.now + self.rng.randint(50, 1_500)
             return True
-        if fate == "zombie":
+        if fate == "zombie" and inspect.getgeneratorstate(task.steps) == inspect.GEN_SUSPENDED:
             pause = self.rng.choice((0, 50, 400))
             self.tasks.append(Task(task.name, task.start, task.steps, self.now + pause, self.now + 1_200))
         task.steps = task.start()

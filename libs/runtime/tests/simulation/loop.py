@@ -97,8 +97,8 @@ class PartitionLoop:
     def _snapshots(self, heads: list[Head]) -> Iterator[Snapshot]:
         horizon = self._merge.horizon_us
         if self._kernel.bug is Bug.DEADLINE_BY_FRONTIER:
-            for head in heads:
-                yield from self._merged(head)
+            for early in heads:
+                yield from self._merged(early)
             heads = []
         for at, head, payment in interleave(heads, self._deadlines, horizon):
             if head is None:
@@ -168,7 +168,7 @@ def member(loops: Callable[[], list[PartitionLoop]]) -> Steps:
     owned = loops()
     yield
     while True:
-        yield None if any([partition.has_input() for partition in owned]) else 10
+        yield None if any(map(PartitionLoop.has_input, owned)) else 10
         for partition in owned:
             yield from partition.turn()
 

@@ -116,9 +116,7 @@ def _spawn_stages(run: Run, source: Run) -> None:
 
     def loops(ordinal: int) -> list[loop.PartitionLoop]:
         owned = owned_partitions(ordinal, plan.rtdl_members, topics.LANES)
-        return [
-            loop.PartitionLoop(kernel, run.world, source.writer_of(str(part)), part, checkpoints) for part in owned
-        ]
+        return [loop.PartitionLoop(kernel, run.world, source.writer_of(str(part)), part, checkpoints) for part in owned]
 
     def fabrics(ordinal: int) -> list[decide.PartitionFabric]:
         owned = owned_partitions(ordinal, plan.df_members, topics.LANES)

@@ -1,5 +1,8 @@
 """Each planted bug is noticed by some seed: a simulation that cannot fail proves nothing."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import pytest
 
 from fp_runtime.eventtime import merge, sequence
@@ -12,8 +15,26 @@ from .kernel import Stuck, random_plan
 from .run import simulate
 from .world import build
 
-SEEDS = 60
+SEEDS = 150
 NOTICED = (AssertionError, Stuck, LineBroken)
+# Where the faults must fall for a bug to matter; the other bugs need none, or any.
+HUNT: Mapping[Bug, dict[str, Any]] = {
+    Bug.FRONTIER_OVER_GAP: {"target": "ig", "rate": 6, "kills": 0, "batch": 40, "poll": 30, "skew": 60},
+    Bug.DUPLICATE_TEST_WITHOUT_GAPS: {"target": "ig", "rate": 4, "batch": 8},
+    Bug.UNKNOWN_DROPPED: {"target": "ig", "rate": 4},
+    Bug.CLAIM_WITHOUT_OWNER: {"target": "ig", "rate": 0, "kills": 8, "writers": 1, "batch": 1},
+    Bug.CLASS_BEFORE_PUBLISH: {"target": "ig", "rate": 4},
+    Bug.LANE_GOES_ON_AFTER_202: {"target": "ig", "rate": 4},
+    Bug.JOINS_NOT_IN_CHECKPOINT: {"target": "rtdl", "rate": 0, "kills": 8},
+    Bug.CHECKPOINT_BEFORE_PUBLISH: {
+        "target": "rtdl", "rate": 0, "kills": 4, "faults": 200, "batch": 40, "poll": 30, "skew": 60,
+    },
+    Bug.CHECKPOINT_WITHOUT_OWNER: {"target": "rtdl", "rate": 0, "kills": 8},
+    Bug.CURSOR_CAPPED_AT_BOUND: {"target": "rtdl", "rate": 0, "kills": 8},
+    Bug.PROGRESS_STORES_READ_OFFSET: {"target": "df", "rate": 4},
+    Bug.PROGRESS_WITHOUT_COMPARE: {"target": "df", "rate": 4},
+    Bug.STATE_NOT_REFED: {"target": "df", "rate": 4},
+}  # fmt: skip
 
 
 def plant(bug: Bug, patch: pytest.MonkeyPatch) -> None:
@@ -53,6 +74,8 @@ def noticed(bug: Bug, seed: int) -> bool:
     """Whether the run of a seed fails in one of the ways that a rule can fail."""
     world = build(seed)
     plan = random_plan(seed, bug)
+    if bug in HUNT:
+        plan = plan._replace(**{"faults": 40, **HUNT[bug]})
     try:
         check(simulate(world, plan), expect(world))
     except NOTICED:

@@ -1,4 +1,7 @@
-"""The rules hold: same outputs for all interleavings, members, batch sizes and kills. FP_SIM_SEEDS=2000 for a long run."""
+"""The rules hold: same outputs for all interleavings, members, batch sizes and kills.
+
+FP_SIM_SEEDS=2000 makes a long run of it.
+"""
 
 import os
 

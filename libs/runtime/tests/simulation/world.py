@@ -38,7 +38,10 @@ class Event(NamedTuple):
 
 
 class Line(NamedTuple):
-    """One numbered line of a lane. `order` is its natural order_ts; event None = poison. `at` = world time of sending."""
+    """One numbered line of a lane; event None = poison.
+
+    `order` is its natural order_ts, `at` the world time of sending.
+    """
 
     seq: int
     position: int
