@@ -114,6 +114,7 @@ def test_every_query_of_p11_runs_on_an_empty_database(conn: Connection) -> None:
     counts = spinefacts.row_counts(conn, RUN)
     assert set(counts.values()) == {0}
     assert spinefacts.load_objects(conn, RUN) == []
+    assert adapters.epochs_of(conn, RUN) == {}
     assert spinefacts.baseline_pack(conn, RUN, "c") is None
     month, spend, as_of_us = adapters.month_spend(conn)
     assert (len(month), spend) == (7, 0)

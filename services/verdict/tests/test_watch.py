@@ -4,7 +4,7 @@ from fp_verdict.watch import SILENCE_US, STALL_US, Sample, Watch
 
 
 def look(watch: Watch, at_us: int, n: int, lag: int = 5, seen_us: int | None = None) -> list[tuple[str, str]]:
-    sample = Sample(at_us, {3: n}, {3: lag}, {"df-0": at_us if seen_us is None else seen_us})
+    sample = Sample(at_us, {3: n}, {3: lag}, {"df-0": at_us if seen_us is None else seen_us}, {})
     return [(alert.rule, alert.instance) for alert in watch.observe(sample)]
 
 
@@ -30,3 +30,12 @@ def test_a_silent_instance_fires() -> None:
     watch = Watch(members=1)
     assert look(watch, SILENCE_US, 1, lag=0, seen_us=0) == [("heartbeat_silent", "df-0")]
     assert look(watch, SILENCE_US + 1, 1, lag=0, seen_us=0) == []
+
+
+def test_each_restart_of_a_member_fires_once() -> None:
+    watch = Watch(members=2)
+    fired = []
+    for at_us, epoch in enumerate((1, 1, 2, 2, 3)):
+        alerts = watch.observe(Sample(at_us, {}, {}, {}, {"rtdl-1": epoch, "rtdl-0": 1}))
+        fired += [(alert.rule, alert.instance, alert.observed) for alert in alerts]
+    assert fired == [("member_restarted", "rtdl-1", 2), ("member_restarted", "rtdl-1", 3)]

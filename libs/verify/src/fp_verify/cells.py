@@ -132,14 +132,18 @@ def _failure_drill(log: Log) -> Cell:
     if requested is None or report is None:
         return _no_drill("failure_drill", log)
     asked, told = log.first(requested), log.first(report)
+    ended = [entry.offset for entry in log.entries if isinstance(entry.payload, c.WindowEnded)]
+    streaming = not ended or told.offset < ended[0]
     return Cell(
         "failure_drill",
         (
             _same("instance that was killed", report.instance, requested.instance),
             ("killed, then started again", f"{report.restarted_us - report.killed_us} µs apart", "in this order",
              0 < report.killed_us <= report.restarted_us),
-            ("records that waited at the restart", str(report.lag_at_restart), "at least 1: killed in mid-stream",
-             report.lag_at_restart > 0),
+            ("killed in mid-stream",
+             f"{report.lag_at_restart} records waited at the restart, {'' if streaming else 'not '}reported before the"
+             " window ended", "records waited, or reported before the window ended",
+             report.lag_at_restart > 0 or streaming),
         ),
         {
             "drill": requested.model_dump(mode="json"), "report": report.model_dump(mode="json"),

@@ -34,6 +34,14 @@ def _reporter(run: str) -> str:
     return f"reporter|{run}"
 
 
+def epochs_of(conn: Connection, run: str) -> dict[str, int]:
+    """The highest epoch of a partition that each instance owns in a run; 1 = nobody owned it before."""
+    rows = conn.execute(
+        "SELECT owner, max(epoch) FROM ops.owner WHERE starts_with(scope, %s) GROUP BY owner", (f"{run}|",)
+    )
+    return {str(owner): int(epoch) for owner, epoch in rows.fetchall()}
+
+
 def journal_alert(conn: Connection, run: str, alert: AlertFired) -> None:
     """Record an alert before it is published."""
     conn.execute(

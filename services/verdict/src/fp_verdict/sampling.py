@@ -51,4 +51,5 @@ class Watchman:
                 for part, resume in resumes.items()
             },
             heartbeats={name: beat.at_us for name, beat in state.heartbeats.items()},
+            epochs=adapters.epochs_of(self._conn, state.platform_run_id),
         )

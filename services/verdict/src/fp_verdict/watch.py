@@ -11,12 +11,16 @@ SILENCE_US = 30_000_000
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One look: position and records not yet released per ingress partition, last heartbeat per instance."""
+    """One look: position and records not yet released per ingress partition, last heartbeat and epoch per instance.
+
+    An epoch counts the owners that a partition had in this run: above 1, a member was started again or taken over.
+    """
 
     at_us: int
     positions: Mapping[int, int]
     lags: Mapping[int, int]
     heartbeats: Mapping[str, int]
+    epochs: Mapping[str, int]
 
 
 @dataclass
@@ -26,6 +30,7 @@ class Watch:
     members: int
     _moved: dict[int, tuple[int, int]] = field(default_factory=dict)
     _active: set[tuple[str, str]] = field(default_factory=set)
+    _epochs: dict[str, int] = field(default_factory=dict)
 
     def observe(self, sample: Sample) -> list[AlertFired]:
         """Alerts that fire with this sample."""
@@ -41,7 +46,21 @@ class Watch:
         return [
             *self._crossed("rtdl_stalled", stalled, STALL_US, sample.at_us),
             *self._crossed("heartbeat_silent", silent, SILENCE_US, sample.at_us),
+            *self._restarts(sample),
         ]
+
+    def _restarts(self, sample: Sample) -> list[AlertFired]:
+        """A member that owns its partitions anew; each further restart fires again."""
+        fired = []
+        for instance, epoch in sample.epochs.items():
+            if epoch > self._epochs.get(instance, 1):
+                self._epochs[instance] = epoch
+                fired.append(
+                    AlertFired(
+                        rule="member_restarted", instance=instance, observed=epoch, threshold=2, at_us=sample.at_us
+                    )
+                )
+        return fired
 
     def _crossed(self, rule: str, values: Mapping[str, int], threshold_us: int, at_us: int) -> list[AlertFired]:
         fired = []
