@@ -14,8 +14,8 @@ from fp_operator.p0 import STACKS, SubstrateFacts
 from fp_runtime.errors import UserError
 from fp_runtime.evidence import EvidenceStore, open_store
 
-BUILT = BuildFacts({name: "d" * 64 for name in REQUIRED}, "rev", b"lock", (("orjson", "3"),))
-READY = SubstrateFacts({name: ("here", True) for name in STACKS}, {"TOPICS_V0": None}, None, 0)
+BUILT = BuildFacts(dict.fromkeys(REQUIRED, "d" * 64), "rev", b"lock", (("orjson", "3"),))
+READY = SubstrateFacts(dict.fromkeys(STACKS, ("here", True)), {"TOPICS_V0": None}, None, 0)
 
 
 @pytest.fixture
@@ -33,7 +33,7 @@ def test_a_whole_build_and_a_ready_substrate_pass() -> None:
     ("broken", "code"),
     [
         ({"fault": "no module fp_df"}, "DFULL-RUN-BP1"),
-        ({"digests": {name: "d" * 64 for name in REQUIRED[1:]}}, "DFULL-RUN-BP2"),
+        ({"digests": dict.fromkeys(REQUIRED[1:], "d" * 64)}, "DFULL-RUN-BP2"),
         ({"revision": None}, "DFULL-RUN-BP2"),
         ({"lock": None}, "DFULL-RUN-BP2"),
         ({"components": ()}, "DFULL-RUN-BP2"),
@@ -48,7 +48,7 @@ def test_a_build_without_one_part_blocks(broken: dict[str, object], code: str) -
     ("broken", "code"),
     [
         ({"stacks": {name: ("here", name != "streaming") for name in STACKS}}, "DFULL-RUN-B0"),
-        ({"stacks": {name: ("here", True) for name in STACKS[1:]}}, "DFULL-RUN-B0"),
+        ({"stacks": dict.fromkeys(STACKS[1:], ("here", True))}, "DFULL-RUN-B0"),
         ({"handles": {"TOPICS_V0": "topics missing"}}, "DFULL-RUN-B0"),
         ({"handles": {}}, "DFULL-RUN-B0"),
         ({"month_spend_microusd": None}, "DFULL-RUN-B0"),

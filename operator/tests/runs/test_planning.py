@@ -1,0 +1,49 @@
+"""What a run pins: windows, switches, envelopes, the drill; and the small files beside the state."""
+
+from pathlib import Path
+
+import pytest
+
+from fp_contracts.ids import is_run_id
+from fp_contracts.phases import ORDER
+from fp_contracts.runconfig import Window
+from fp_operator import launch, metering, pinning, project, runplan
+from fp_operator.metering import Reading
+
+
+def test_the_policy_goes_back_and_forth_in_mid_stream() -> None:
+    first, second = runplan.switches(Window(start_us=0, end_us=1_000), "new", "old")
+    assert (first.policy_rev, first.effective_us) == ("old", 400)
+    assert (second.policy_rev, second.effective_us) == ("new", 500)
+
+
+def test_every_phase_has_an_envelope_that_grows_with_the_world() -> None:
+    small, large = runplan.envelopes(500), runplan.envelopes(1_000_000)
+    assert tuple(limit.phase for limit in small) == ORDER
+    assert all(a.max_spend_microusd < b.max_spend_microusd for a, b in zip(small, large, strict=True))
+
+
+@pytest.mark.parametrize(("rows", "turns"), [(1, 1), (500, 1), (25_000, 25)])
+def test_the_drill_comes_at_a_turn_that_the_stream_reaches(rows: int, turns: int) -> None:
+    assert launch.drill_spec(rows) == f"rtdl-1:rtdl.before_publish:kill:{turns}"
+
+
+def test_fresh_ids_are_well_formed() -> None:
+    assert is_run_id(pinning.new_run_id())
+    assert is_run_id(pinning.new_run_id("tiny"))
+    assert len(pinning.new_scenario_id()) == 32
+
+
+def test_the_last_run_is_remembered(tmp_path: Path) -> None:
+    assert project.latest(tmp_path) is None
+    project.remember_latest(tmp_path, "platform_x", "/bundle")
+    assert project.latest(tmp_path) == ("platform_x", "/bundle")
+
+
+def test_a_restarted_process_is_metered_from_its_start_and_counters_never_fall() -> None:
+    before = Reading(started=1.0, cpu_us=100, read_bytes=10, write_bytes=10, rss_bytes=50)
+    now = Reading(started=1.0, cpu_us=150, read_bytes=10, write_bytes=40, rss_bytes=60)
+    again = Reading(started=2.0, cpu_us=30, read_bytes=1, write_bytes=2, rss_bytes=60)
+    assert metering.used(before, now, 2.0).cpu_us == 50
+    assert metering.used(before, now, 2.0).rss_bytes_s == 120
+    assert metering.used(before, again, 1.0).cpu_us == 30
