@@ -7,7 +7,10 @@ from typing import Any
 import pytest
 
 from fp_contracts.control import EvidenceRef
+from fp_verdict.closing import scope_is_open
 from fp_verdict.finale import INCOMPLETE, INCONSISTENT, FinalFacts, announcement, evaluate_p16
+from fp_verify.log import read_log
+from fp_verify.sample import RUN, until_p11
 
 FINAL: dict[str, Any] = {
     "phases": {"P1": {"state": "PASS"}}, "proofs": {"spine": {"deploy": "PASS"}}, "equations": {"broken": []},
@@ -51,3 +54,11 @@ def test_the_announcement_says_what_the_document_says() -> None:
     ref = EvidenceRef(key="k", sha256="b" * 64, size=1)
     said = announcement({**FINAL, "verdict": "BLOCKED"}, ref)
     assert (said.verdict, said.spine_verdict, said.verdict_ref) == ("BLOCKED", "GREEN", ref)
+
+
+def test_a_full_scope_waits_for_its_phases_and_a_spine_does_not() -> None:
+    state = read_log(RUN, until_p11().records).state
+    assert state.header is not None
+    assert not scope_is_open(state)
+    config = state.header.config.model_copy(update={"scope": "full"})
+    assert scope_is_open(replace(state, header=state.header.model_copy(update={"config": config})))

@@ -14,7 +14,7 @@ from fp_contracts.canonical import canonical_bytes
 from fp_contracts.evaluation import Evaluation
 from fp_contracts.fold import RunState
 from fp_contracts.ids import phase_execution_id
-from fp_contracts.phases import PHASES
+from fp_contracts.phases import PHASES, VERDICT_INPUTS
 from fp_contracts.proofs import proof_key
 from fp_runtime.bus import Consumer
 from fp_runtime.evidence import EvidenceConflict, EvidenceMissing, EvidenceStore
@@ -45,8 +45,10 @@ class ClosingDesk:
         self._asked: dict[str, int] = {}
 
     def evaluate(self, state: RunState) -> Evaluation | None:
-        """P16 as of now; None while a requested drill may still report."""
+        """P16 as of now; None while the pin's scope still has open phases or a requested drill may still report."""
         run = state.platform_run_id
+        if scope_is_open(state):
+            return None
         asked_us = self._asked.setdefault(run, self._now_us())
         if state.drills.keys() - state.drill_reports.keys() and self._now_us() - asked_us < DRILL_GRACE_US:
             return None
@@ -105,6 +107,13 @@ class ClosingDesk:
                 log.error("second_opinion_failed", run=run, why=str(error))
                 return None
         return opinion
+
+
+def scope_is_open(state: RunState) -> bool:
+    """Whether phases of a full scope may still close; a spine's scope ends with P11, any scope with a block."""
+    if state.header is None or state.header.config.scope == "spine" or state.blocked():
+        return False
+    return any(state.state_of(key) == "OPEN" for key in VERDICT_INPUTS)
 
 
 def metered_until(conn: Connection, run: str, last_sample: int) -> int:
