@@ -10,6 +10,7 @@ from fp_contracts.canonical import canonical_bytes, digest_of, sha256_hex
 from fp_contracts.phases import PHASES, SPINE, VERDICT_INPUTS
 from fp_contracts.pins import substitutions
 from fp_contracts.proofs import LANES, PROOFS, proof_key
+from fp_contracts.runconfig import RunHeader
 from fp_verify.cells import Cell, receipts
 from fp_verify.log import Documents, Log
 
@@ -110,7 +111,6 @@ def final_verdict(
     """
     header = log.state.header
     assert header is not None
-    config = header.config
     proofs = proof_matrix(log.run, spine)
     sources = source_matrix(log, cut)
     phases = {key: _phase(log, key, faults.get(key)) for key in JUDGED}
@@ -123,21 +123,10 @@ def final_verdict(
     ]
     broken = equation_faults(documents.get(("P11", "reconciliation")))
     why = [*open_phases, *open_cells, *broken]
-    spine_why = [
-        *(f"{key} {phases[key]['state']}" for key in SPINE if phases[key]["state"] != "PASS"),
-        *(cell for cell in open_cells if cell.startswith("spine/")),
-        *broken,
-    ]
+    spine_why = [line for line in why if line.split(" ")[0] in SPINE or line.startswith("spine/")] + broken
     refs = [ref for _, ref in log.refs()] + [cell_ref(log.run, cell) for cell in spine.values() if cell.ok]
     return {
-        "run": log.run,
-        "scenario_run_id": header.scenario_run_id,
-        "run_config_digest": header.run_config_digest,
-        "manifest_fingerprint": config.manifest_fingerprint,
-        "image_manifest_digest": config.image_manifest_digest,
-        "profile": config.profile,
-        "substitutions": substitutions(config.profile),
-        "scope": config.scope,
+        **_identity(header),
         "control_log": sources["control_log"],
         "phases": phases,
         "proofs": {lane: {proof: cell["state"] for proof, cell in cells.items()}
@@ -154,6 +143,20 @@ def final_verdict(
         "verdict": "BLOCKED" if why else "GREEN",
         "spine_verdict": "BLOCKED" if spine_why else "GREEN",
     }  # fmt: skip
+
+
+def _identity(header: RunHeader) -> dict[str, Any]:
+    config = header.config
+    return {
+        "run": header.platform_run_id,
+        "scenario_run_id": header.scenario_run_id,
+        "run_config_digest": header.run_config_digest,
+        "manifest_fingerprint": config.manifest_fingerprint,
+        "image_manifest_digest": config.image_manifest_digest,
+        "profile": config.profile,
+        "substitutions": substitutions(config.profile),
+        "scope": config.scope,
+    }
 
 
 def _phase(log: Log, key: str, fault: str | None) -> dict[str, Any]:

@@ -35,14 +35,14 @@ def evaluate_p2(facts: ReadinessFacts) -> Evaluation:
     stale = [name for name, beat in found.items() if facts.now_us - beat.at_us > FRESH_US]
     silent = [name for name, beat in found.items() if facts.now_us - beat.telemetry_us > FRESH_US]
     unready = [name for name, beat in found.items() if not beat.ready]
+    locked = facts.reporter == facts.instance
     return Evaluation(
         (
             _none("services without a heartbeat", missing, HEALTH),
             _none("services with a stale heartbeat", stale, HEALTH),
             _none("services that are not ready", unready, HEALTH),
             _none("services without telemetry", silent, HEALTH),
-            Predicate("reporter lock", facts.reporter or "free", facts.instance, facts.reporter == facts.instance,
-                      HEALTH),
+            Predicate("reporter lock", facts.reporter or "free", facts.instance, locked, HEALTH),
             *_bindings(facts, found),
         ),
         {
