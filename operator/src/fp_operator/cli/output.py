@@ -10,9 +10,12 @@ from typing import Any, Literal
 import orjson
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from fp_runtime.errors import Unavailable, UserError
+
+_PIPE_WIDTH = 160
 
 
 class Exit(IntEnum):
@@ -41,7 +44,8 @@ DryRunOption = typer.Option(False, "--dry-run", help="Say what would be done, an
 def console(stderr: bool = False) -> Console:
     """Standard output, or error; colours only on a terminal without NO_COLOR."""
     stream = sys.stderr if stderr else sys.stdout
-    return Console(stderr=stderr, highlight=False, soft_wrap=not stream.isatty())
+    piped = not stream.isatty()
+    return Console(stderr=stderr, highlight=False, soft_wrap=piped, width=_PIPE_WIDTH if piped else None)
 
 
 def emit_json(value: Any) -> None:
@@ -52,7 +56,7 @@ def emit_json(value: Any) -> None:
 
 def steps() -> Callable[[str, str, float], None]:
     """A line per finished step of long work, on standard error."""
-    err = Console(stderr=True, highlight=False)
+    err = console(stderr=True)
 
     def on_step(name: str, state: str, seconds: float) -> None:
         if state not in ("preparing", "starting"):
@@ -75,7 +79,8 @@ def told() -> Iterator[None]:
 def _fail(line: str, code: Exit) -> None:
     if os.environ.get("FP_DEBUG"):
         raise
-    Console(stderr=True, highlight=False).print(f"[red]error[/red] {line}")
+    screen = console(stderr=True)
+    screen.print("[red]error[/red]", escape(line), soft_wrap=True)
     raise typer.Exit(code)
 
 
