@@ -80,3 +80,25 @@ def test_a_payment_far_too_late_sees_itself() -> None:
     late = Payment(MIDNIGHT - 90 * DAY, 300, "ECOM", "n")
     account.update(late, MIDNIGHT + DAY)
     assert CORE_V1.account_values(late, account)[:2] == (1.0, 300.0)
+
+
+@pytest.mark.parametrize(("gap_us", "expected"), [(30 * DAY - 1, (30 * DAY - 1) / 1_000_000), (30 * DAY, -1.0)])
+def test_the_last_payment_counts_as_last_for_less_than_30_days(gap_us: int, expected: float) -> None:
+    account = AccountState()
+    for ts_us in (MIDNIGHT, MIDNIGHT + gap_us):
+        payment = Payment(ts_us, 100, "ECOM", "m")
+        account.update(payment, ts_us)
+    values = dict(zip(CORE_V1.account_names, CORE_V1.account_values(payment, account), strict=True))
+    assert values["account_seconds_since_last"] == expected
+    assert values["account_new_merchant"] == (1.0 if expected < 0 else 0.0)
+
+
+def test_a_payment_put_before_the_week_does_not_shift_the_week() -> None:
+    account, payment = AccountState(), Payment(MIDNIGHT, 100, "ECOM", "old")
+    account.update(payment, MIDNIGHT)
+    for late_days in (9, 8):
+        account.update(payment._replace(ts_us=MIDNIGHT - late_days * DAY, merchant_id="older"), MIDNIGHT)
+    payment = Payment(MIDNIGHT + 7 * DAY, 100, "ECOM", "new")
+    account.update(payment, payment.ts_us)
+    assert account.recent_merchants(payment.ts_us) == 1
+    assert account.to_bytes() == AccountState.from_bytes(account.to_bytes()).to_bytes()
