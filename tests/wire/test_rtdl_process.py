@@ -295,8 +295,8 @@ def test_a_drill_kills_the_named_member_and_reports_its_recovery(cell: Cell, hea
     assert report.lag_at_restart > 0
     wait(cell, lambda: cell.state(header).passed("P8"), "P8 closes after the drill")
     assert distinct(cell.snapshots()) == expected_snapshots(header, lines)
-    beats = cell.state(header).heartbeats
-    assert {"merged_n", "degraded", "lag_records", "watermark_us"} <= beats["rtdl-0"].metrics.keys()
+    numbers = {"merged_n", "degraded", "lag_records", "watermark_us"}
+    wait(cell, lambda: numbers <= cell.state(header).heartbeats["rtdl-0"].metrics.keys(), "a heartbeat with numbers")
     documents = {ref.key.rpartition("/")[2]: ref for ref in cell.state(header).attempts["P8"].event.evidence}  # type: ignore[union-attr]
     assert documents.keys() == {"core_snapshot.json", "archive_closure.json"}
     root = Path(cell.environ["FP_EVIDENCE_URL"].removeprefix("file://"))
