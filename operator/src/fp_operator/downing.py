@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import orjson
+
 from fp_contracts.canonical import digest_of, sha256_hex
 from fp_contracts.control import GateBlocked, GatePassed
 from fp_contracts.fold import RunState
@@ -47,8 +49,8 @@ def bring_down(state_dir: Path, actor: str, reason: str, on_step: OnStep) -> End
     on_step("P17", p17, 0.0)
     stop_servers(state_dir, on_step=on_step)
     left = _residue(state_dir)
-    if run is not None and p17 in ("PASS", "BLOCKED"):
-        _addendum(environment, run, left)
+    if environment is not None and run is not None and p17 in ("PASS", "BLOCKED"):
+        _addendum(open_store(environment.addresses.evidence_url), run, left)
     return Ended(run, p17, left)
 
 
@@ -153,14 +155,16 @@ def _residue(state_dir: Path) -> tuple[str, ...]:
     return tuple(f"{process.pid} {process.name()}" for process in strays(state_dir)) if state_dir.exists() else ()
 
 
-def _addendum(environment: Environment | None, run: str, left: tuple[str, ...]) -> None:
+def _addendum(store: EvidenceStore, run: str, left: tuple[str, ...]) -> None:
     """After the servers stopped: nothing runs, and the teardown's own evidence still reads. Tied to the verdict."""
-    assert environment is not None
-    store = open_store(environment.addresses.evidence_url)
     spec, execution = PHASES["P17"], phase_execution_id(run, "P17", 1)
     key = spec.evidence_key(run, execution, "addendum")
     if store.exists(key):
         return
-    own = {name: sha256_hex(store.get(spec.evidence_key(run, execution, name))) for name in spec.evidence}
-    document = {"platform_run_id": run, "teardown": own, "residue_after_servers": list(left), "at_us": now_us()}
-    put_json(store, key, document | {"signed_over": digest_of(document)})
+    bodies = {name: store.get(spec.evidence_key(run, execution, name)) for name in spec.evidence}
+    document = {
+        "platform_run_id": run, "verdict_sha256": orjson.loads(bodies["snapshot"])["verdict_sha256"],
+        "teardown": {name: sha256_hex(body) for name, body in bodies.items()},
+        "residue_after_servers": list(left), "at_us": now_us(),
+    }  # fmt: skip
+    put_json(store, key, document | {"digest": digest_of(document)})
