@@ -1,7 +1,7 @@
 """Sequences and frontiers of one source; LaneOrder."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fp_contracts.header import NONE_TS
@@ -70,6 +70,7 @@ def test_a_track_goes_on_from_what_a_consumer_kept() -> None:
     assert [accept(track, seq, 60) for seq in (2, 3, 3, 6)] == [Seen.DUPLICATE, Seen.NEW, Seen.DUPLICATE, Seen.NEW]
 
 
+@settings(deadline=None)
 @given(st.permutations(range(1, 9)), st.lists(st.integers(1, 8), max_size=8))
 def test_any_order_with_copies_gives_each_sequence_once(order: list[int], copies: list[int]) -> None:
     track = SourceTrack()
@@ -78,6 +79,7 @@ def test_any_order_with_copies_gives_each_sequence_once(order: list[int], copies
     assert (track.gaps, track.last, track.frontier_us) == (set(), 8, 80)
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, 50)))
 def test_lane_order_is_the_running_maximum(times: list[int]) -> None:
     lane = LaneOrder()

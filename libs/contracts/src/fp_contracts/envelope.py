@@ -16,7 +16,9 @@ Id = Annotated[str, StringConstraints(min_length=1, max_length=256)]
 RunId = Annotated[str, StringConstraints(pattern=f"^{RUN_ID.pattern}$")]
 Hex32 = Annotated[str, StringConstraints(pattern=f"^{HEX32.pattern}$")]
 Hex64 = Annotated[str, StringConstraints(pattern=f"^{HEX64.pattern}$")]
-Timestamp = Annotated[str, StringConstraints(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z$")]
+Timestamp = Annotated[
+    str, StringConstraints(pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\.[0-9]{6}Z$")
+]
 Currency = Annotated[str, StringConstraints(pattern=r"^[A-Z]{3}$")]
 Minor = Annotated[int, Field(ge=-(2**53), le=2**53)]
 TimeUs = Annotated[int, Field(ge=-(2**63), lt=2**63)]

@@ -87,24 +87,18 @@ def fold(state: RunState, event: c.ControlPayload) -> RunState:
         case c.GatePassed() | c.GateBlocked():
             return _gate(state, event)
         case c.RunReady():
-            return replace(state, ready=(*state.ready, event.ready_id))
+            return state if event.ready_id in state.ready else replace(state, ready=(*state.ready, event.ready_id))
         case c.BudgetPosture():
             newer = state.budget is None or event.as_of_us >= state.budget.as_of_us
             return replace(state, budget=event) if newer else state
-        case c.PolicyActivated():
-            return state if event in state.policies else replace(state, policies=(*state.policies, event))
-        case c.PolicySwitched():
-            return state if event in state.switched else replace(state, switched=(*state.switched, event))
         case c.DrillRequested():
             return replace(state, drills={event.drill_id: event, **state.drills})
         case c.DrillReported():
             return replace(state, drill_reports={event.drill_id: event, **state.drill_reports})
-        case c.AlertFired():
-            return state if event in state.alerts else replace(state, alerts=(*state.alerts, event))
+        case c.PolicyActivated() | c.PolicySwitched() | c.AlertFired() | c.WaiverGranted():
+            return _collect(state, event)
         case c.RunResumeRequested():
             return _resume(state, event)
-        case c.WaiverGranted():
-            return state if event in state.waivers else replace(state, waivers=(*state.waivers, event))
         case c.RunStopped():
             return state if state.stopped else replace(state, stopped=event)
         case c.VerdictPublished():
@@ -113,6 +107,21 @@ def fold(state: RunState, event: c.ControlPayload) -> RunState:
             return state if state.closed else replace(state, closed=event)
         case _:
             assert_never(event)
+
+
+def _collect(state: RunState, event: c.PolicyActivated | c.PolicySwitched | c.AlertFired | c.WaiverGranted) -> RunState:
+    """Keep each different event once, in the order they came."""
+    match event:
+        case c.PolicyActivated() if event not in state.policies:
+            return replace(state, policies=(*state.policies, event))
+        case c.PolicySwitched() if event not in state.switched:
+            return replace(state, switched=(*state.switched, event))
+        case c.AlertFired() if event not in state.alerts:
+            return replace(state, alerts=(*state.alerts, event))
+        case c.WaiverGranted() if event not in state.waivers:
+            return replace(state, waivers=(*state.waivers, event))
+        case _:
+            return state
 
 
 def _gate(state: RunState, event: c.GatePassed | c.GateBlocked) -> RunState:

@@ -99,13 +99,15 @@ def unpack(raw: bytes) -> Header:
             raise HeaderError(f"version {version} kind {kind}")
         at = _FIXED.size + size
         source = raw[_FIXED.size : at].decode()
-        marks = _unpack_marks(raw, at) if raw[at] else ()
+        marks, end = _unpack_marks(raw, at) if raw[at] else ((), at + 1)
     except (struct.error, IndexError, UnicodeDecodeError) as error:
         raise HeaderError(f"truncated or malformed header: {error}") from error
+    if end != len(raw):
+        raise HeaderError(f"{len(raw) - end} bytes after the header")
     return Header(_KINDS[kind], tag, source, seq, order_us, payload_hash, frontier_us, marks)
 
 
-def _unpack_marks(raw: bytes, at: int) -> tuple[Mark, ...]:
+def _unpack_marks(raw: bytes, at: int) -> tuple[tuple[Mark, ...], int]:
     marks = []
     count, at = raw[at], at + 1
     for _ in range(count):
@@ -115,7 +117,7 @@ def _unpack_marks(raw: bytes, at: int) -> tuple[Mark, ...]:
         frontier_us, last_seq = _MARK.unpack_from(raw, at)
         at += _MARK.size
         marks.append(Mark(name, frontier_us, last_seq))
-    return tuple(marks)
+    return tuple(marks), at
 
 
 def kind_of(raw: bytes) -> int:

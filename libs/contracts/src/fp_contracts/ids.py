@@ -3,7 +3,7 @@
 import hashlib
 import re
 
-RUN_ID = re.compile(r"platform_\d{8}T\d{6}Z(-[a-z0-9][a-z0-9-]{0,31})?")
+RUN_ID = re.compile(r"platform_[0-9]{8}T[0-9]{6}Z(-[a-z0-9][a-z0-9-]{0,31})?")
 HEX32 = re.compile(r"[0-9a-f]{32}")
 HEX64 = re.compile(r"[0-9a-f]{64}")
 
