@@ -31,11 +31,12 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """What a watcher sees: state, progress, the one before it, seconds since the watch began."""
+    """What a watcher sees: state, progress now, one look before and at the first look, seconds since the watch began."""
 
     state: RunState
     progress: Progress
     before: Progress
+    first: Progress
     seconds: float
 
     def rate_per_s(self, stage: str = _INGESTED) -> float:
@@ -45,11 +46,11 @@ class Moment:
         return done / span if span > 0 else 0.0
 
     def eta_s(self) -> float | None:
-        """Seconds until the stream is in at the mean rate so far; None while that is not known."""
-        done, total = self.progress.ingested, self.progress.total
-        if not done or not total or self.seconds <= 0:
+        """Seconds until the stream is in, at the mean rate since the first look; None while that is not known."""
+        done, span = self.progress.ingested - self.first.ingested, self.progress.at - self.first.at
+        if done <= 0 or span <= 0 or not self.progress.total:
             return None
-        return max(0, total - done) * self.seconds / done
+        return max(0, self.progress.total - self.progress.ingested) * span / done
 
 
 def over(state: RunState) -> str | None:
@@ -70,15 +71,16 @@ def follow(
     follower = Follower(environment, pinned)
     conn = connect(environment.settings().pg_dsn, "fp-watch")
     began = time.monotonic()
-    last = before = Progress(began, {}, 0)
+    first = last = before = Progress(began, {}, 0)
     try:
         while True:
             state = follower.poll(0.25)
             now = time.monotonic()
             if now - last.at >= _LOOK_EVERY_S:
                 before, last = last, _look(conn, state, now)
+                first = last if not first.ingested else first
                 check_fatal(Supervisor(environment.state_dir), environment.state_dir)
-            see(Moment(state, last, before, now - began))
+            see(Moment(state, last, before, first, now - began))
             end = over(state) or ("timeout" if now - began > timeout_s else None)
             if end is not None:
                 return state, end

@@ -1,6 +1,5 @@
 """Starting a run: the world it replays, the drill it carries, the pin; and whether the services are there for it."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,10 +9,8 @@ from fp_operator import mesh, pinning, project, runplan, substrate
 from fp_operator.pinning import Pinned
 from fp_operator.stack import OnStep
 from fp_operator.substrate import Environment
-from fp_operator.worlds import samples
 from fp_runtime.errors import UserError
 from fp_wsp.world import WorldManifest
-from fp_wsp.world_store import list_worlds
 
 DRILLED, DRILL_AT = "rtdl-1", "rtdl.before_publish"
 _ROWS_PER_TURN = 250
@@ -24,7 +21,7 @@ _ROWS_PER_TURN = 250
 class Order:
     """What the operator asks for; None = a fresh id. `pace_per_s` 0 = as fast as it goes."""
 
-    world: str = samples.SAMPLE
+    world: str = "sample"
     run: str | None = None
     scenario: str | None = None
     scope: str = "spine"
@@ -82,11 +79,12 @@ def drill_spec(rows: int) -> str:
 
 def find_world(oracle_url: str, name: str) -> WorldManifest:
     """`sample`, `tiny`, a fingerprint or a unique beginning of one, or the name of an imported world."""
-    shipped: dict[str, Callable[[str], WorldManifest]] = {
-        samples.SAMPLE: samples.sample_world, samples.TINY: samples.tiny_world,
-    }  # fmt: skip
-    if name in shipped:
-        return shipped[name](oracle_url)
+    from fp_operator.worlds import samples  # here: its parquet and SQL engines cost every other verb a second
+
+    if name == samples.SAMPLE:
+        return samples.sample_world(oracle_url)
+    if name == samples.TINY:
+        return samples.tiny_world(oracle_url)
     found = [w for w in worlds_of(oracle_url) if w.fingerprint.startswith(name) or w.name == name]
     if len(found) != 1:
         why = "there is no such world" if not found else f"it stands for {len(found)} worlds"
@@ -96,4 +94,6 @@ def find_world(oracle_url: str, name: str) -> WorldManifest:
 
 def worlds_of(oracle_url: str) -> list[WorldManifest]:
     """Every sealed world of an oracle store."""
+    from fp_wsp.world_store import list_worlds  # here: parquet costs every other verb half a second
+
     return [world.manifest for world in list_worlds(oracle_url)]

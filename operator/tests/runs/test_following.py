@@ -36,11 +36,12 @@ def test_a_watch_ends_by_verdict_stop_or_a_blocked_spine_phase_only() -> None:
 
 def test_rate_and_time_left() -> None:
     before, now = Progress(10.0, {"ingest": 100}, 1_000), Progress(12.0, {"ingest": 500}, 1_000)
-    moment = Moment(RunState(RUN), now, before, 5.0)
+    moment = Moment(RunState(RUN), now, before, before, 5.0)
     assert moment.rate_per_s() == 200.0
-    assert moment.eta_s() == 5.0
-    assert Moment(RunState(RUN), Progress(1.0, {}, 0), before, 1.0).eta_s() is None
-    assert Moment(RunState(RUN), now, now, 1.0).rate_per_s() == 0.0
+    assert moment.eta_s() == 2.5
+    assert Moment(RunState(RUN), Progress(11.0, {"ingest": 500}, 0), before, before, 1.0).eta_s() is None
+    assert Moment(RunState(RUN), now, now, now, 1.0).rate_per_s() == 0.0
+    assert Moment(RunState(RUN), now, now, now, 1.0).eta_s() is None
 
 
 @pytest.mark.parametrize(

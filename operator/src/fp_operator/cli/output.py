@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from fp_operator.stack import SupervisorDown
 from fp_runtime.errors import Unavailable, UserError
 
 _PIPE_WIDTH = 160
@@ -71,7 +72,8 @@ def told() -> Iterator[None]:
     try:
         yield
     except UserError as error:
-        _fail(str(error), Exit.UNAVAILABLE if "not up" in error.why else Exit.USAGE)
+        down = isinstance(error, SupervisorDown) or error.why == "not up"
+        _fail(str(error), Exit.UNAVAILABLE if down else Exit.USAGE)
     except Unavailable as error:
         _fail(f"unavailable: {error}. Fix: `fp doctor` says what is down, `fp up` starts it", Exit.UNAVAILABLE)
 

@@ -8,11 +8,7 @@ from fp_operator import project
 from fp_operator.cli.output import Exit, Format, OutputOption, console, emit_json, steps, told
 from fp_operator.launch import find_world, worlds_of
 from fp_operator.stack.addresses import store_url
-from fp_operator.worlds.importer import import_world
-from fp_operator.worlds.mapping import load_mapping
 from fp_wsp.world import WorldManifest
-from fp_wsp.world_check import verify
-from fp_wsp.world_store import open_world
 
 world = typer.Typer(no_args_is_help=True, help="The worlds that runs replay.")
 
@@ -53,6 +49,9 @@ def import_(
     output: Format = OutputOption,
 ) -> None:
     """Check, sort and seal foreign payments as a world; the truth is kept apart."""
+    from fp_operator.worlds.importer import import_world  # here: its engines cost every other verb a second
+    from fp_operator.worlds.mapping import load_mapping
+
     on_step = steps()
 
     def progress(stage: str, done: int, total: int | None) -> None:
@@ -71,6 +70,9 @@ def import_(
 def inspect(name: str = typer.Argument(help="sample, tiny, a name or a fingerprint"),
             output: Format = OutputOption) -> None:  # fmt: skip
     """A world's manifest, every file re-hashed and every row checked."""
+    from fp_wsp.world_check import verify  # here: parquet costs every other verb half a second
+    from fp_wsp.world_store import open_world
+
     with told():
         found = find_world(_oracle(), name)
         problems = verify(open_world(_oracle(), found.fingerprint))
