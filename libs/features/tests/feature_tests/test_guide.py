@@ -9,7 +9,7 @@ from fp_features import CORE_V1, AccountState, FeatureSet, Payment
 from fp_features.account import _MAGIC as ACCOUNT_MAGIC
 from fp_features.merchant import _MAGIC as MERCHANT_MAGIC
 
-ROOT = Path(__file__).resolve().parents[3]
+ROOT = Path(__file__).resolve().parents[4]
 GUIDE = (ROOT / "docs/how-to/add-a-feature.md").read_text()
 
 
