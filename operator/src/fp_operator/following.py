@@ -31,7 +31,7 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """What a watcher sees: state, progress now, one look before and at the first look, seconds since the watch began."""
+    """What a watcher sees: state; progress now, one look before, at the first look; seconds since the watch began."""
 
     state: RunState
     progress: Progress
