@@ -28,7 +28,8 @@ class Cell:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.env = {key: value for key, value in os.environ.items() if not key.startswith("FP_") or key == "FP_REVISION"}
+        kept = {key for key in os.environ if not key.startswith("FP_") or key == "FP_REVISION"}
+        self.env = {key: os.environ[key] for key in kept}
         self.env["FP_STATE_DIR"] = str(folder)
 
     def fp(self, *words: str, code: int | None = 0) -> str:
