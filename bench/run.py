@@ -29,6 +29,7 @@ from fp_operator.worlds.samples import sample_world
 from fp_runtime.bus import FetchProfile
 from fp_runtime.kafka import open_consumer
 from fp_runtime.postgres import connect
+from fp_runtime.readback import read_back
 
 RESULTS = Path(__file__).parent / "results"
 TIMEOUT_S = 900.0
@@ -107,22 +108,16 @@ def _stamps(environment: Environment, state: RunState) -> Mapping[Kind, dict[Pla
     starts = {(topic, part): at for topic in read for part, at in state.header.starts(topic).items()}
     consumer = open_consumer(environment.settings(), "fp.bench", fetch=FetchProfile.BULK)
     try:
-        ends = consumer.ends(starts)
-        left = {place for place, at in starts.items() if ends[place] > at}
-        consumer.assign({place: starts[place] for place in left})
-        while left:
-            for record in consumer.poll(500, 1.0):
-                try:
-                    header = unpack(record.header)
-                except HeaderError:
-                    continue
-                if header.run_tag == tag and header.kind is Kind.AUTH_REQUEST:
-                    found[header.kind].setdefault((record.partition, record.offset), record.timestamp_ms)
-                elif header.run_tag == tag and header.kind is Kind.DECISION:
-                    origin = read_derived(record.value)[1].source_event.origin
-                    found[header.kind].setdefault((origin.partition, origin.offset), record.timestamp_ms)
-                if record.offset + 1 >= ends[record.topic, record.partition]:
-                    left.discard((record.topic, record.partition))
+        for record in read_back(consumer, starts):
+            try:
+                header = unpack(record.header)
+            except HeaderError:
+                continue
+            if header.run_tag == tag and header.kind is Kind.AUTH_REQUEST:
+                found[header.kind].setdefault((record.partition, record.offset), record.timestamp_ms)
+            elif header.run_tag == tag and header.kind is Kind.DECISION:
+                origin = read_derived(record.value)[1].source_event.origin
+                found[header.kind].setdefault((origin.partition, origin.offset), record.timestamp_ms)
     finally:
         consumer.close()
     return found
