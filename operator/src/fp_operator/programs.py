@@ -31,16 +31,7 @@ def make_programs(
     shared: Mapping[str, str],
 ) -> list[Program]:
     """Every service instance of an environment, the actuator and the meter. `shared`: digests and keys for all."""
-    urls = {
-        "FP_IG_URL": f"http://127.0.0.1:{ports['ig']}",
-        "FP_CM_URL": f"http://127.0.0.1:{ports['cm_ls']}",
-        "FP_ACTUATOR_URL": f"http://127.0.0.1:{ports['actuator']}",
-    }
-    own = {
-        "ig": {"FP_IG_PORT": str(ports["ig"])},
-        "cm_ls": {"FP_CM_PORT": str(ports["cm_ls"])},
-        "verdict": {"FP_PAGE_PORT": str(ports["verdict"])},
-    }
+    own = _own_ports(ports)
     programs = [_actuator(state_dir, ports["actuator"], shared[BUILD])]
     for name in instances(MEMBERS, WRITERS):
         service = name.rpartition("-")[0]
@@ -48,7 +39,7 @@ def make_programs(
         env = {
             **_addresses(addresses),
             **shared,
-            **urls,
+            **_urls(ports),
             **own.get(service, {}),
             "FP_INSTANCE": name,
             "FP_HEALTH_PORT": str(ports[f"{HEALTH}{name}"]),
@@ -62,10 +53,20 @@ def make_programs(
         "FP_PG_DSN": addresses.pg_dsn_as("fp_operator", password("fp_operator")),
         "FP_STATE_DIR": str(state_dir),
     }
-    programs.append(
-        Program("meter-0", (sys.executable, "-m", "fp_operator.metering"), meter_env, priority=_PRIORITY - 1)
-    )
-    return programs
+    argv = (sys.executable, "-m", "fp_operator.metering")
+    return [*programs, Program("meter-0", argv, meter_env, priority=_PRIORITY - 1)]
+
+
+def _urls(ports: Mapping[str, int]) -> dict[str, str]:
+    """Where services find each other."""
+    found = {"FP_IG_URL": "ig", "FP_CM_URL": "cm_ls", "FP_ACTUATOR_URL": "actuator"}
+    return {variable: f"http://127.0.0.1:{ports[service]}" for variable, service in found.items()}
+
+
+def _own_ports(ports: Mapping[str, int]) -> dict[str, dict[str, str]]:
+    """The port that a service listens on, under its own setting."""
+    found = {"ig": "FP_IG_PORT", "cm_ls": "FP_CM_PORT", "verdict": "FP_PAGE_PORT"}
+    return {service: {variable: str(ports[service])} for service, variable in found.items()}
 
 
 def _addresses(addresses: StackAddresses) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import orjson
 import pytest
@@ -39,7 +40,7 @@ def test_a_whole_build_and_a_ready_substrate_pass() -> None:
         ({"components": ()}, "DFULL-RUN-BP2"),
     ],
 )
-def test_a_build_without_one_part_blocks(broken: dict[str, object], code: str) -> None:
+def test_a_build_without_one_part_blocks(broken: dict[str, Any], code: str) -> None:
     failed = [predicate for predicate in build.evaluate(replace(BUILT, **broken)).predicates if not predicate.ok]
     assert [predicate.code for predicate in failed] == [code]
 
@@ -56,7 +57,7 @@ def test_a_build_without_one_part_blocks(broken: dict[str, object], code: str) -
         ({"lock_fault": "held by another"}, "DFULL-RUN-B0.1"),
     ],
 )
-def test_a_substrate_with_one_fault_blocks(broken: dict[str, object], code: str) -> None:
+def test_a_substrate_with_one_fault_blocks(broken: dict[str, Any], code: str) -> None:
     failed = [predicate for predicate in p0.evaluate(replace(READY, **broken)).predicates if not predicate.ok]
     assert [predicate.code for predicate in failed] == [code]
 

@@ -1,6 +1,7 @@
 """P17: each blocker is reached by breaking exactly one thing."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -34,6 +35,6 @@ def test_a_clean_teardown_passes_with_every_artifact() -> None:
         ({"objects": {"evidence/runs/r/a.json": "sha256 differs"}}, UNREADABLE),
     ],
 )
-def test_one_broken_thing_is_one_blocker(broken: dict[str, object], code: str) -> None:
+def test_one_broken_thing_is_one_blocker(broken: dict[str, Any], code: str) -> None:
     failed = [predicate for predicate in evaluate(replace(CLEAN, **broken)).predicates if not predicate.ok]
     assert [predicate.code for predicate in failed] == [code]

@@ -1,0 +1,34 @@
+"""Every process of the mesh gets its own name, role and ports, and no other's password."""
+
+from pathlib import Path
+
+from fp_contracts.services import instances
+from fp_operator.programs import BUILD, MEMBERS, PORTS, WRITERS, make_programs
+from fp_operator.stack import StackAddresses
+
+ADDRESSES = StackAddresses(
+    "h:1", "postgresql://fp_owner:owner@h:2/fp", "redis://h:3", "file:///e", "file:///a", "file:///o"
+)
+PROGRAMS = make_programs(
+    ADDRESSES, Path("/state"), {name: 100 + n for n, name in enumerate(PORTS)}, lambda role: f"pw-{role}", {BUILD: "b"}
+)
+
+
+def test_every_required_instance_runs_and_the_actuator_and_the_meter() -> None:
+    assert {program.name for program in PROGRAMS} == {*instances(MEMBERS, WRITERS), "actuator", "meter-0"}
+
+
+def test_each_logs_in_as_its_own_role_and_none_as_the_owner() -> None:
+    for program in PROGRAMS:
+        dsn = program.env.get("FP_PG_DSN", "")
+        assert "owner" not in dsn
+        if program.name == "rtdl-1":
+            assert "fp_rtdl:pw-fp_rtdl@" in dsn
+    actions = next(program for program in PROGRAMS if program.name == "actions-0")
+    assert "fp_df:pw-fp_df@" in actions.env["FP_PG_DSN"]
+
+
+def test_ports_are_given_once_and_a_new_build_is_a_new_program() -> None:
+    given = [value for program in PROGRAMS for key, value in program.env.items() if key.endswith("_PORT")]
+    assert len(given) == len(set(given))
+    assert all(program.env[BUILD] == "b" for program in PROGRAMS)
