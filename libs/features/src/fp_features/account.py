@@ -104,7 +104,7 @@ class AccountState:
 
     def to_bytes(self) -> bytes:
         """The state as packed bytes; equal states give equal bytes."""
-        times, amounts = self._payments.times, (b - a for a, b in pairwise(self._totals))
+        times, amounts = self._payments.times, [b - a for a, b in pairwise(self._totals)]
         parts = [_MAGIC, pack_column("I", (len(times),)), pack_column("q", times), pack_column("q", amounts)]
         for names in (self._merchants, self._instruments.names, self._devices.names):
             parts += _pack_names(names)
@@ -142,18 +142,21 @@ class Partners:
         """The payment put at index `at` used this one, or none."""
         if name is not None:
             name = intern(name)
-            timeline = self.known.get(name)
-            if timeline is None:
-                timeline = self.known[name] = Timeline()
-            timeline.add(ts_us)
+            self._meet(name, ts_us)
         self.names.insert(at, name)
+
+    def _meet(self, name: str, ts_us: int) -> None:
+        timeline = self.known.get(name)
+        if timeline is None:
+            timeline = self.known[name] = Timeline()
+        timeline.add(ts_us)
 
     def load(self, times: list[int], names: list[str | None]) -> None:
         """Take over these columns."""
         self.names = names
         for ts_us, name in zip(times, names, strict=True):
             if name is not None:
-                self.known.setdefault(name, Timeline()).times.append(ts_us)
+                self._meet(name, ts_us)
 
     def prune(self, gone: int, floor_us: int) -> None:
         """Forget the first `gone` payments, which are those at or before `floor_us`."""
