@@ -53,6 +53,8 @@ class Reader:
         records = log[start : start + self._kernel.rng.randint(1, self._kernel.plan.poll)]
         fresh = [orjson.loads(rec.value) for rec in records if self._is_new(rec)]
         after = Position(start + len(records), self._track.last, tuple(sorted(self._track.gaps)))
+        if self._kernel.bug is Bug.GAPS_NOT_KEPT:
+            after = after._replace(last=self._track.contiguous, gaps=())
         yield
 
         def apply() -> None:

@@ -31,3 +31,4 @@ class Bug(StrEnum):
     STATE_NOT_REFED = "df resumes from its progress with the state of an older checkpoint"
     UNKNOWN_DROPPED = "an attempt that is not found on the topic is given up"
     LABEL_FRONTIER_WITHOUT_DELAY = "a label takes its delay but its lane's frontier promises more"
+    GAPS_NOT_KEPT = "a consumer keeps its last sequence and forgets the gaps below it"

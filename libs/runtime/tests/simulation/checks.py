@@ -17,6 +17,16 @@ def check(run: Run, expected: Expected) -> None:
     if run.sender is not None:
         check_ingress(run, expected)
     check_effects(run)
+    check_positions(run)
+
+
+def check_positions(run: Run) -> None:
+    """What a consumer in log order says it has seen is what it has read: nothing forgotten, nothing doubled."""
+    for (tp, source), position in run.acts.positions.items():
+        read = run.kernel.logs[tp][: position.offset]
+        kinds = {Kind.DECISION, Kind.ACTION_OUTCOME, Kind.CASE_TRIGGER}
+        seen = {rec.header.seq for rec in read if rec.header.source == source and rec.header.kind in kinds}
+        assert len(seen) == position.last - len(position.gaps), f"{tp} {source}: sequences forgotten"
 
 
 def check_sequences(run: Run) -> None:

@@ -48,15 +48,17 @@ class Outbox:
         self.rows.append((tp, Rec(header, body)))
 
     def drain(self, kernel: Kernel, scope: str, epoch: int) -> Steps:
-        """Publish what has no fact, in order; then record the facts."""
+        """Publish what has no fact, pipelined and in order; record the facts of what was acked. The rest waits."""
         if len(self.facts) == len(self.rows):
             return
+        acked = set()
         for row, (tp, rec) in enumerate(self.rows):
             if row not in self.facts:
                 yield
-                yield from kernel.publish_until_acked(tp, rec)
-                yield
-                kernel.commit(scope, epoch, lambda row=row: self.facts.add(row))  # type: ignore[misc]
+                if kernel.publish(tp, rec) is not None:
+                    acked.add(row)
+        yield
+        kernel.commit(scope, epoch, lambda: self.facts.update(acked), moves=bool(acked))
 
 
 @dataclass

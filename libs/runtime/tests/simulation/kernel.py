@@ -48,8 +48,8 @@ class Plan(NamedTuple):
     take: int | None = None
     skew: int = 60
     faults: int = 0
-    target: str = ""
-    """Faults happen only in processes whose name starts so."""
+    target: str | tuple[str, ...] = ""
+    """Faults happen only in processes whose name starts so (or with one of these)."""
     rate: int = 1
     """How much more often records, commits and replies are lost than usual."""
     kills: int = 1

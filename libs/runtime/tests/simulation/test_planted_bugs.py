@@ -34,6 +34,10 @@ HUNT: Mapping[Bug, dict[str, Any]] = {
     Bug.PROGRESS_STORES_READ_OFFSET: {"target": "df", "rate": 4},
     Bug.PROGRESS_WITHOUT_COMPARE: {"target": "df", "rate": 4},
     Bug.STATE_NOT_REFED: {"target": "df", "rate": 4},
+    Bug.GAPS_NOT_KEPT: {
+        "target": ("df", "actions", "cases"), "rate": 8, "kills": 15, "faults": 400, "batch": 40, "skew": 60,
+        "poll": 30, "take": None, "df_members": 1, "rtdl_members": 1,
+    },
 }  # fmt: skip
 
 

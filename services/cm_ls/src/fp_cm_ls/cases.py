@@ -46,27 +46,33 @@ class OutcomeRow:
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """Where the loop stands: records worked off, next offset of every place, last sequence of every source."""
+    """Where the loop stands: records worked off, next offset of every place, last sequence and gaps of every source."""
 
     n: int = 0
     offsets: Mapping[Place, int] = field(default_factory=dict)
     seqs: Mapping[tuple[str, int, str], int] = field(default_factory=dict)
-    open_gaps: int = 0
+    gaps: Mapping[tuple[str, int, str], tuple[int, ...]] = field(default_factory=dict)
+
+    @property
+    def open_gaps(self) -> int:
+        """Sequences below the last ones that have not come yet."""
+        return sum(map(len, self.gaps.values()))
 
     def to_bytes(self) -> bytes:
         """The document of ops.progress."""
         offsets = [[*place, at] for place, at in sorted(self.offsets.items())]
-        return orjson.dumps([offsets, [[*key, seq] for key, seq in sorted(self.seqs.items())], self.open_gaps])
+        seqs = [[*key, seq, self.gaps.get(key, ())] for key, seq in sorted(self.seqs.items())]
+        return orjson.dumps([offsets, seqs])
 
     @classmethod
     def from_bytes(cls, n: int, raw: bytes) -> "Position":
         """What `to_bytes` wrote."""
-        offsets, seqs, gaps = orjson.loads(raw)
+        offsets, seqs = orjson.loads(raw)
         return cls(
             n,
             {(topic, part): at for topic, part, at in offsets},
-            {(topic, part, source): seq for topic, part, source, seq in seqs},
-            gaps,
+            {(topic, part, source): seq for topic, part, source, seq, _ in seqs},
+            {(topic, part, source): tuple(gaps) for topic, part, source, _, gaps in seqs if gaps},
         )
 
 
@@ -109,7 +115,7 @@ class Cases:
         self._saved = at
         self._n = at.n
         self._offsets = dict(at.offsets)
-        self._tracks = {key: SourceTrack(seq) for key, seq in at.seqs.items()}
+        self._tracks = {key: SourceTrack(seq, gaps=at.gaps.get(key, ())) for key, seq in at.seqs.items()}
         self._batch = Batch(at.n)
         self._limit = PoisonLimit()
         self.counts: Counter[str] = Counter()
@@ -164,8 +170,8 @@ class Cases:
         self.counts[envelope.event_type] += 1
 
     def _commit(self) -> None:
-        seqs = {key: track.contiguous for key, track in self._tracks.items()}
-        gaps = sum(len(track.gaps) for track in self._tracks.values())
+        seqs = {key: track.last for key, track in self._tracks.items()}
+        gaps = {key: tuple(sorted(track.gaps)) for key, track in self._tracks.items() if track.gaps}
         batch, position = self._batch, Position(self._n, dict(self._offsets), seqs, gaps)
         batch.position = position
         self._batch = Batch(position.n)

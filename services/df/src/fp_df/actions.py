@@ -13,13 +13,15 @@ from typing import Protocol
 import orjson
 
 from fp_contracts import topics
-from fp_contracts.downstream import ActionOutcome, AuditRecord, Decision, Intent
+from fp_contracts.canonical import trusted_bytes
+from fp_contracts.downstream import ActionOutcome, Decision, Intent
 from fp_contracts.header import HeaderError, Kind, unpack
 from fp_contracts.ids import h32
 from fp_contracts.reasons import Quarantine
 from fp_contracts.records import RecordError, read_derived
 from fp_contracts.timestamps import to_us
 from fp_df import audit
+from fp_df.audit import Link
 from fp_df.plan import RunPlan
 from fp_df.records import RecordWriter
 from fp_runtime import outbox
@@ -53,27 +55,28 @@ class Actuator(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """Where a partition stands: n decisions worked off, next offset, seen sequences, out sequences, chain head."""
+    """Where a partition stands: n decisions worked off, next offset, what was seen of df's sequence, chain head."""
 
     n: int = 0
     next_offset: int = 0
     last_seq: int = 0
+    gaps: tuple[int, ...] = ()
+    """Sequences below `last_seq` that are still to come."""
     seqs: Mapping[tuple[str, int], int] = field(default_factory=dict)
     chain_seq: int = 0
     chain_hash: str = audit.GENESIS
-    open_gaps: int = 0
 
     def to_bytes(self) -> bytes:
         """The document of ops.progress."""
         seqs = [[topic, part, seq] for (topic, part), seq in sorted(self.seqs.items())]
-        return orjson.dumps([self.next_offset, self.last_seq, seqs, self.chain_seq, self.chain_hash, self.open_gaps])
+        return orjson.dumps([self.next_offset, self.last_seq, self.gaps, seqs, self.chain_seq, self.chain_hash])
 
     @classmethod
     def from_bytes(cls, n: int, raw: bytes) -> "Progress":
         """What `to_bytes` wrote."""
-        next_offset, last_seq, seqs, chain_seq, chain_hash, gaps = orjson.loads(raw)
+        next_offset, last_seq, gaps, seqs, chain_seq, chain_hash = orjson.loads(raw)
         places = {(topic, part): seq for topic, part, seq in seqs}
-        return cls(n, next_offset, last_seq, places, chain_seq, chain_hash, gaps)
+        return cls(n, next_offset, last_seq, tuple(gaps), places, chain_seq, chain_hash)
 
 
 @dataclass(slots=True)
@@ -83,7 +86,7 @@ class Effects:
     part: int
     expected_n: int
     outcomes: list[ActionOutcome] = field(default_factory=list)
-    links: list[AuditRecord] = field(default_factory=list)
+    links: list[Link] = field(default_factory=list)
     queued: list[Queued] = field(default_factory=list)
     quarantined: list[Quarantined] = field(default_factory=list)
     progress: Progress = field(default_factory=Progress)
@@ -98,7 +101,7 @@ class Desk:
         self._run = plan.run
         self._tag = plan.tag
         self._source = f"df:{part}"
-        self._track = SourceTrack(at.last_seq)
+        self._track = SourceTrack(at.last_seq, gaps=at.gaps)
         self._writer = RecordWriter(plan.pins, f"al:{part}", at.seqs)
         self._saved = at
         self._n, self._next_offset = at.n, at.next_offset
@@ -141,11 +144,14 @@ class Desk:
             envelope, decision = read_derived(record.value)
         except RecordError as error:
             raise Poison(Quarantine.CONTRACT_BROKEN, str(error)) from error
+        if not isinstance(decision, Decision):
+            raise Poison(Quarantine.CONTRACT_BROKEN, f"{envelope.event_type[:60]} in a decision's place")
         return decision, to_us(envelope.ts_utc)
 
     def _work(self, decision: Decision, order_us: int, trace: bytes | None, actuator: Actuator) -> None:
         self._n += 1
         for intent in decision.intents:
+            hit(Failpoint.AL_BEFORE_CALL)
             executed = actuator.execute(decision, intent)
             hit(Failpoint.AL_AFTER_CALL)
             self._record(decision, intent, executed, order_us, trace)
@@ -166,19 +172,19 @@ class Desk:
             attempts=executed.attempts,
             reason=executed.reason,
         )
-        link = self._link(decision, outcome)
+        link, payload = self._link(decision, outcome)
         key = decision.account_id or decision.flow_id
         effects, write = self._effects, self._writer.write
         effects.outcomes.append(outcome)
         effects.links.append(link)
         event_id = h32("outcome", outcome.action_id)
         effects.queued += (
-            write(Kind.ACTION_OUTCOME, event_id, key, order_us, outcome, trace),
-            write(Kind.AUDIT_RECORD, link.audit_id, key, order_us, link, trace),
+            write(Kind.ACTION_OUTCOME, event_id, key, order_us, _json(outcome), trace),
+            write(Kind.AUDIT_RECORD, link.audit_id, key, order_us, payload, trace),
         )
         self.counts[executed.status] += 1
 
-    def _link(self, decision: Decision, outcome: ActionOutcome) -> AuditRecord:
+    def _link(self, decision: Decision, outcome: ActionOutcome) -> tuple[Link, str]:
         """The OUTCOME audit record: attempts are left out of what it hashes, a retry is no other fact (law 9)."""
         content = f"{outcome.action_id}|{outcome.kind}|{outcome.status}|{outcome.reason or ''}"
         fields = {
@@ -192,21 +198,26 @@ class Desk:
             "content_fingerprint": hashlib.sha256(content.encode()).hexdigest(),
         }
         chain = f"OUTCOME:{self.part}"
-        link = audit.link(self._run, chain, self._chain_seq + 1, self._chain_hash, fields)
+        link, payload = audit.link(self._run, chain, self._chain_seq + 1, self._chain_hash, fields)
         self._chain_seq, self._chain_hash = link.chain_seq, link.record_hash
-        return link
+        return link, payload
 
     def drain(self) -> Effects | None:
         """The effects since the last call with the progress to commit; None when nothing was read."""
         if self._next_offset == self._saved.next_offset:
             return None
+        track = self._track
         progress = Progress(
-            self._n, self._next_offset, self._track.contiguous, dict(self._writer.seqs), self._chain_seq,
-            self._chain_hash, len(self._track.gaps),
+            self._n, self._next_offset, track.last, tuple(sorted(track.gaps)), dict(self._writer.seqs),
+            self._chain_seq, self._chain_hash,
         )  # fmt: skip
         effects, self._effects = self._effects, Effects(self.part, progress.n)
         effects.progress = self._saved = progress
         return effects
+
+
+def _json(outcome: ActionOutcome) -> str:
+    return trusted_bytes(outcome.model_dump(mode="json")).decode()
 
 
 class Store(Protocol):
@@ -258,6 +269,7 @@ class Actor:
         drained = [effects for desk in self.desks.values() if (effects := desk.drain()) is not None]
         if drained:
             self._store.commit(drained)
+            hit(Failpoint.AL_AFTER_COMMIT)
             self._publish([queued for effects in drained for queued in effects.queued])
             self._consumer.commit({(topics.RTDL, e.part): e.progress.next_offset for e in drained})
         return len(records)
