@@ -15,11 +15,18 @@ from fp_runtime.outbox import Published, Queued
 from fp_runtime.postgres import Connection, transaction
 
 TIMEOUT_S = 5.0
+ATTEMPTS, RETRY_S = 8, 20.0
+_DENIALS = frozenset({409})
+_ANSWERS = _DENIALS | {400, 404, 410, 422}
 _OUTCOME = "COPY df.outcome (run, action_id, decision_id, part, kind, status, attempts, reason) FROM STDIN"
 
 
 class HttpActuator:
-    """actions.Actuator over HTTP. A 4xx is the actuator's word: an outcome; anything else is Unavailable in the end."""
+    """actions.Actuator over HTTP.
+
+    It speaks of the action by 2xx, 400, 404, 409, 410 and 422: outcomes. All else is Unavailable in the end: a refused
+    credential, a full queue or a proxy's page say nothing of the action.
+    """
 
     def __init__(self, url: str) -> None:
         self._client = httpx.Client(base_url=url, timeout=TIMEOUT_S)
@@ -30,22 +37,31 @@ class HttpActuator:
         headers = {"Idempotency-Key": intent.idempotency_key}
         number = 0
         try:
-            for attempt in stamina.retry_context(on=httpx.HTTPError, attempts=8, timeout=20.0):
+            for attempt in stamina.retry_context(on=httpx.HTTPError, attempts=ATTEMPTS, timeout=RETRY_S):
                 with attempt:
                     number = attempt.num
                     response = self._client.post("/v1/actions", json=body, headers=headers)
-                    if response.status_code >= 500:
+                    if not response.is_success and response.status_code not in _ANSWERS:
                         response.raise_for_status()
         except httpx.HTTPError as error:
             raise Unavailable(f"actuator: {error}") from error
-        if response.status_code == 200:
+        if response.is_success:
             return Executed("EXECUTED", number, None)
-        code = response.json().get("code", str(response.status_code))
-        return Executed("DENIED" if response.status_code == 409 else "FAILED", number, str(code))
+        status = "DENIED" if response.status_code in _DENIALS else "FAILED"
+        return Executed(status, number, _code(response))
 
     def close(self) -> None:
         """Let go of the connection."""
         self._client.close()
+
+
+def _code(response: httpx.Response) -> str:
+    """The problem's stable code, or the status where it has none."""
+    try:
+        code = response.json()["code"]
+    except (ValueError, KeyError, TypeError):
+        return str(response.status_code)
+    return str(code)[:100]
 
 
 class PgActions:

@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 
-from fp_contracts.downstream import AuditRecord
-from fp_df.partition import Batch, DecisionRow, StateMark, Truth
+from fp_df.audit import Link
+from fp_df.marks import Batch, DecisionRow, StateMark, Truth
 from fp_df.plan import STAGE, STATE_STAGE
 from fp_runtime import outbox, ownership, progress, quarantine
 from fp_runtime.outbox import Queued
@@ -21,7 +21,7 @@ def scope_of(run: str, stage: str, part: int) -> str:
     return f"{run}|{stage}|{part}"
 
 
-def copy_audit(cur: Cursor, run: str, links: Sequence[AuditRecord]) -> None:
+def copy_audit(cur: Cursor, run: str, links: Sequence[Link]) -> None:
     """Append links to their chains; a unique violation means a link was given twice."""
     with cur.copy(_AUDIT) as copy:
         for link in links:
@@ -68,7 +68,7 @@ class PgStore:
             with cur.copy(_DECISION) as copy:
                 for batch in batches:
                     for row in batch.rows:
-                        copy.write_row(self._decision_row(batch.part, row.n, row))
+                        copy.write_row(self._decision_row(batch.part, row))
             copy_audit(cur, self._run, [link for batch in batches for link in batch.links])
             outbox.add(cur, self._run, (queued for batch in batches for queued in batch.queued))
             for batch in batches:
@@ -76,12 +76,13 @@ class PgStore:
                 doc = batch.truth.to_bytes()
                 progress.advance(cur, self._run, STAGE, batch.part, batch.expected_n, batch.truth.n, doc)
 
-    def _decision_row(self, part: int, n: int, row: DecisionRow) -> tuple[object, ...]:
-        decision = row.decision
+    def _decision_row(self, part: int, row: DecisionRow) -> tuple[object, ...]:
+        decided = row.decided
+        snapshot = decided.snapshot
         return (
-            self._run, decision.decision_id, part, n, row.seq, decision.source_event.event_id, decision.flow_id,
-            decision.account_id, decision.action, decision.posture, decision.policy_rev, len(decision.intents),
-            row.escalated, bytes.fromhex(row.fingerprint),
+            self._run, decided.decision_id, part, row.n, row.seq, snapshot.event_id, snapshot.flow_id,
+            snapshot.account_id, decided.action.value, decided.posture.value, decided.policy_rev,
+            int(decided.action_id is not None), decided.escalated, bytes.fromhex(row.fingerprint),
         )  # fmt: skip
 
     def _guard(self, cur: Cursor) -> None:

@@ -1,35 +1,33 @@
 """The facts behind P9, gathered from progress rows, truth tables and topics: never from a member's memory."""
 
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import chain
+
+import orjson
 
 from fp_contracts import topics
-from fp_contracts.derive import multiset_digest, vector_bytes
-from fp_contracts.downstream import AuditRecord, Decision
+from fp_contracts.derive import multiset_digest
 from fp_contracts.fold import RunState
 from fp_contracts.header import HeaderError, Kind, unpack
 from fp_contracts.ids import run_tag
-from fp_contracts.records import read_derived
-from fp_df import audit, domain
 from fp_df.actions import Progress
+from fp_df.audit import GENESIS, ChainReader
 from fp_df.catalogue import Catalogue
 from fp_df.gates import DecisionFacts
-from fp_df.partition import Truth
-from fp_df.plan import ACTIONS_STAGE, PARTITIONS, STAGE
-from fp_df.policy import Policy
-from fp_features import CORE_V1
-from fp_features import unpack as unpack_vector
-from fp_runtime import progress
+from fp_df.marks import Truth
+from fp_df.plan import ACTIONS_STAGE, PARTITIONS, STAGE, plan_of
+from fp_df.replay import Replay
+from fp_runtime import outbox, progress
 from fp_runtime.bus import Consumer
 from fp_runtime.postgres import Connection
 
+MAX_FAULTS = 100
 _READ = (topics.TRAFFIC, topics.RTDL, topics.AUDIT)
 _COUNTED = frozenset({Kind.AUTH_REQUEST, Kind.FEATURE_SNAPSHOT, Kind.DECISION, Kind.ACTION_OUTCOME, Kind.AUDIT_RECORD})
 
 
 def caught_up(conn: Connection, state: RunState) -> bool:
-    """Whether every partition is decided to the end of the last ended window and the action layer read as far."""
+    """Whether every partition is decided to the end of the last ended window."""
     assert state.header is not None
     if not state.windows_ended:
         return False
@@ -44,7 +42,7 @@ def topic_counts(consumer: Consumer, state: RunState) -> dict[Kind, int]:
     """Distinct (source, seq) per kind of this run on traffic, rtdl and audit, from the run's start."""
     assert state.header is not None
     tag = run_tag(state.platform_run_id)
-    seen: dict[Kind, set[tuple[str, int, str, int]]] = {kind: set() for kind in _COUNTED}
+    seen: dict[tuple[Kind, str, str, int], set[int]] = {}
     starts = {(topic, part): at for topic in _READ for part, at in state.header.starts(topic).items()}
     ends = consumer.ends(starts)
     left = {tp for tp, at in starts.items() if ends[tp] > at}
@@ -55,75 +53,61 @@ def topic_counts(consumer: Consumer, state: RunState) -> dict[Kind, int]:
                 header = unpack(record.header)
             except HeaderError:
                 continue
-            if header.run_tag == tag and header.kind in seen:
-                seen[header.kind].add((header.source, header.seq, record.topic, record.partition))
+            if header.run_tag == tag and header.kind in _COUNTED:
+                place = header.kind, header.source, record.topic, record.partition
+                seen.setdefault(place, set()).add(header.seq)
             if record.offset + 1 >= ends[record.topic, record.partition]:
                 left.discard((record.topic, record.partition))
-    return {kind: len(found) for kind, found in seen.items()}
+    counts = dict.fromkeys(_COUNTED, 0)
+    for (kind, *_), seqs in seen.items():
+        counts[kind] += len(seqs)
+    return counts
 
 
-@dataclass(slots=True)
-class Replay:
-    """R1 over all decisions: what was re-evaluated, and what came out otherwise."""
+def chain_facts(
+    run: str, bodies: Iterable[bytes], fingerprints: Mapping[str, str]
+) -> tuple[dict[str, tuple[int, str]], list[str]]:
+    """(chain -> links and head hash, faults) of audit records as their exact published bytes say.
 
-    replayed: int = 0
-    unequal: int = 0
-    fingerprints: list[str] = field(default_factory=list)
-
-
-def replay(bodies: Iterator[bytes], catalogue: Mapping[str, Policy]) -> Replay:
-    """Re-evaluate each recorded decision from its recorded vector, degrade reasons and policy revision."""
-    result = Replay()
+    Each DECIDED link must speak of a decision with the content that the decision has.
+    """
+    chains: dict[str, ChainReader] = {}
+    faults: list[str] = []
     for body in bodies:
-        _, decision = read_derived(body)
-        result.replayed += 1
-        result.unequal += not _repeats(decision, catalogue)
-        result.fingerprints.append(domain.fingerprint(decision))
-    return result
-
-
-def _repeats(decision: Decision, catalogue: Mapping[str, Policy]) -> bool:
-    policy = catalogue.get(decision.policy_rev)
-    if policy is None:
-        return False
-    vector = unpack_vector(vector_bytes(decision.feature_vector))
-    degraded = tuple(code for code in decision.reason_codes if code in domain.JOIN_REASONS)
-    action, reasons, posture = domain.judge(CORE_V1.schema_digest, degraded, vector, policy)
-    return (decision.action, decision.posture) == (action.value, posture.value) and tuple(
-        map(str, reasons)
-    ) == decision.reason_codes
-
-
-def chain_facts(links: Sequence[AuditRecord]) -> tuple[dict[str, tuple[int, str]], tuple[str, ...]]:
-    """(chain -> links and head hash, faults) of audit records as their exact published bytes say."""
-    chains: dict[str, list[AuditRecord]] = {}
-    for link in links:
-        chains.setdefault(link.chain, []).append(link)
-    for records in chains.values():
-        records.sort(key=lambda record: record.chain_seq)
-    faults = tuple(fault for records in chains.values() if (fault := audit.chain_break(records)) is not None)
-    return {name: (len(found), found[-1].record_hash) for name, found in sorted(chains.items())}, faults
+        payload = orjson.loads(body)["payload"]
+        name = str(payload["chain"])
+        if name not in chains:
+            chains[name] = ChainReader(run, name)
+        chains[name].take(payload)
+        if payload["kind"] == "DECIDED" and fingerprints.get(payload["decision_id"]) != payload["content_fingerprint"]:
+            faults.append(f"{name}: link {payload['chain_seq']} is of another decision")
+    heads = {}
+    for name, reader in sorted(chains.items()):
+        links = reader.close()
+        heads[name] = len(links), links[-1].record_hash if links else GENESIS
+        if reader.fault is not None:
+            faults.append(reader.fault)
+    return heads, faults[:MAX_FAULTS]
 
 
 def gather(conn: Connection, consumer: Consumer, state: RunState, catalogue: Catalogue) -> DecisionFacts:
     """All facts of P9 as of now."""
     run = state.platform_run_id
-    decided = progress.load_all(conn, run, STAGE)
-    acted = progress.load_all(conn, run, ACTIONS_STAGE)
-    gaps = sum(Truth.from_bytes(at.n, at.doc).open_gaps for at in decided.values())
-    gaps += sum(Progress.from_bytes(at.n, at.doc).open_gaps for at in acted.values())
+    assert state.header is not None
     found = topic_counts(consumer, state)
-    policies = {rev: policy for rev, (policy, _) in catalogue.items()}
-    replayed = replay(_bodies(conn, run, "df:", topics.RTDL), policies)
-    links = [read_derived(body)[1] for prefix in ("df:", "al:") for body in _bodies(conn, run, prefix, topics.AUDIT)]
-    chains, faults = chain_facts(links)
+    replay = Replay(run, plan_of(state.header, catalogue).switches)
+    for body in _bodies(conn, run, "df:", topics.RTDL):
+        replay.take(body)
+    audited = chain.from_iterable(_bodies(conn, run, prefix, topics.AUDIT) for prefix in ("df:", "al:"))
+    chains, faults = chain_facts(run, audited, replay.fingerprints)
     heads = _stored_heads(conn, run)
-    faults += tuple(f"{name}: head differs from its row" for name, (_, head) in chains.items() if heads[name] != head)
+    faults += [f"{name}: rows and records end differently" for name in sorted(heads.keys() | chains.keys())
+               if heads.get(name) != chains.get(name)]  # fmt: skip
     counts = _row_counts(conn, run)
     return DecisionFacts(
         caught_up=caught_up(conn, state),
-        open_gaps=gaps,
-        unpublished=counts["unpublished"],
+        open_gaps=_open_gaps(conn, run),
+        unpublished=_unpublished(conn, run),
         quarantined=counts["quarantined"],
         topic_auth_requests=found[Kind.AUTH_REQUEST],
         topic_snapshots=found[Kind.FEATURE_SNAPSHOT],
@@ -135,17 +119,35 @@ def gather(conn: Connection, consumer: Consumer, state: RunState, catalogue: Cat
         row_outcomes=counts["outcomes"],
         row_decided=counts["decided"],
         row_outcome_audits=counts["outcome_audits"],
-        chain_faults=faults,
+        chain_faults=tuple(faults),
         chains=chains,
-        replayed=replayed.replayed,
-        unequal=replayed.unequal,
-        fingerprint=multiset_digest(replayed.fingerprints),
+        replayed=replay.replayed,
+        unequal=replay.unequal,
+        unmatched=len(replay.actions ^ _acted(conn, run)),
+        fingerprint=multiset_digest(list(replay.fingerprints.values())),
         by_action=_histogram(conn, run, "df.decision", "action"),
         by_posture=_histogram(conn, run, "df.decision", "posture"),
         by_policy=_histogram(conn, run, "df.decision", "policy_rev"),
         by_status=_histogram(conn, run, "df.outcome", "status"),
         escalated=counts["escalated"],
     )
+
+
+def _open_gaps(conn: Connection, run: str) -> int:
+    decided, acted = progress.load_all(conn, run, STAGE), progress.load_all(conn, run, ACTIONS_STAGE)
+    gaps = sum(Truth.from_bytes(at.n, at.doc).open_gaps for at in decided.values())
+    return gaps + sum(len(Progress.from_bytes(at.n, at.doc).gaps) for at in acted.values())
+
+
+def _unpublished(conn: Connection, run: str) -> int:
+    """Records without a publish fact, up to some per source. By ranges: facts of two owners may overlap."""
+    sources = [f"{stage}:{part}" for stage in ("df", "al") for part in range(PARTITIONS)]
+    return sum(len(outbox.unpublished(conn, run, source, MAX_FAULTS)) for source in sources)
+
+
+def _acted(conn: Connection, run: str) -> set[str]:
+    rows = conn.execute("SELECT action_id FROM df.outcome WHERE run = %s", (run,)).fetchall()
+    return {str(action_id) for (action_id,) in rows}
 
 
 def _bodies(conn: Connection, run: str, prefix: str, topic: str) -> Iterator[bytes]:
@@ -160,12 +162,14 @@ def _bodies(conn: Connection, run: str, prefix: str, topic: str) -> Iterator[byt
             yield bytes(body)
 
 
-def _stored_heads(conn: Connection, run: str) -> dict[str, str]:
+def _stored_heads(conn: Connection, run: str) -> dict[str, tuple[int, str]]:
+    """Chain -> number of rows and hash of the last."""
     rows = conn.execute(
-        "SELECT DISTINCT ON (chain) chain, record_hash FROM df.audit WHERE run = %s ORDER BY chain, chain_seq DESC",
+        "SELECT chain, count(*), (array_agg(record_hash ORDER BY chain_seq DESC))[1] FROM df.audit WHERE run = %s"
+        " GROUP BY chain",
         (run,),
     ).fetchall()
-    return {str(chain): bytes(head).hex() for chain, head in rows}
+    return {str(name): (int(n), bytes(head).hex()) for name, n, head in rows}
 
 
 def _row_counts(conn: Connection, run: str) -> Mapping[str, int]:
@@ -176,19 +180,14 @@ def _row_counts(conn: Connection, run: str) -> Mapping[str, int]:
         " (SELECT count(*) FROM df.outcome WHERE run = %(run)s),"
         " (SELECT count(*) FROM df.audit WHERE run = %(run)s AND kind = 'DECIDED'),"
         " (SELECT count(*) FROM df.audit WHERE run = %(run)s AND kind = 'OUTCOME'),"
-        " (SELECT count(*) FROM ops.quarantine WHERE run = %(run)s AND stage IN ('df', 'actions')),"
-        " (SELECT count(*) FROM ops.outbox WHERE run = %(run)s AND (source LIKE 'df:%%' OR source LIKE 'al:%%'))"
-        " - (SELECT coalesce(sum(n), 0) FROM (SELECT DISTINCT source, topic, part, first_seq, n FROM ops.outbox_fact"
-        "    WHERE run = %(run)s AND (source LIKE 'df:%%' OR source LIKE 'al:%%')) f)",
+        " (SELECT count(*) FROM ops.quarantine WHERE run = %(run)s AND stage IN ('df', 'actions'))",
         {"run": run},
     ).fetchone()
     assert row is not None
-    names = (
-        "decisions", "intents", "escalated", "outcomes", "decided", "outcome_audits", "quarantined", "unpublished",
-    )  # fmt: skip
-    return {name: max(0, int(value)) for name, value in zip(names, row, strict=True)}
+    names = ("decisions", "intents", "escalated", "outcomes", "decided", "outcome_audits", "quarantined")
+    return {name: int(value) for name, value in zip(names, row, strict=True)}
 
 
 def _histogram(conn: Connection, run: str, table: str, column: str) -> dict[str, int]:
     rows = conn.execute(f"SELECT {column}, count(*) FROM {table} WHERE run = %s GROUP BY 1", (run,)).fetchall()
-    return dict(Counter({str(name): int(n) for name, n in rows}))
+    return {str(name): int(n) for name, n in rows}

@@ -14,6 +14,7 @@ class DecisionFacts:
     """Counts over one run: `topic_*` are distinct (source, seq) read back from the bus, `row_*` are table rows.
 
     replayed / unequal: decisions re-evaluated from their recorded inputs (R1), and how many came out otherwise.
+    unmatched: intents and outcomes of which the other side has none (equal counts of different actions).
     """
 
     caught_up: bool
@@ -34,6 +35,7 @@ class DecisionFacts:
     chains: Mapping[str, tuple[int, str]]
     replayed: int
     unequal: int
+    unmatched: int
     fingerprint: str
     by_action: Mapping[str, int]
     by_posture: Mapping[str, int]
@@ -55,6 +57,7 @@ def evaluate_p9(facts: DecisionFacts) -> Evaluation:
             _equal("snapshots = decisions", facts.topic_snapshots, facts.row_decisions, CHAIN, final),
             _equal("decisions = decisions on the bus", facts.row_decisions, facts.topic_decisions, CHAIN, final),
             _equal("intents = outcomes", facts.row_intents, facts.row_outcomes, CHAIN, False),
+            _zero("intents and outcomes of different actions", facts.unmatched, CHAIN, False),
             _equal("outcomes = outcomes on the bus", facts.row_outcomes, facts.topic_outcomes, CHAIN, False),
             _equal("decisions = DECIDED records", facts.row_decisions, facts.row_decided, AUDIT, final),
             _equal("outcomes = OUTCOME records", facts.row_outcomes, facts.row_outcome_audits, AUDIT, False),

@@ -63,7 +63,8 @@ class Shared:
                         policy_rev=switch.policy.policy_rev, effective_us=switch.effective_us, partition=part,
                         merged_n=n,
                     )  # fmt: skip
-                    events.append((event, (str(part), str(switch.effective_us))))
+                    if event not in state.switched:  # said before the last restart
+                        events.append((event, (str(part), str(switch.effective_us))))
         return events
 
 

@@ -1,93 +1,26 @@
 """One owned rtdl partition: snapshots in, decisions out; what a transaction and a checkpoint keep. No I/O."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-
-import orjson
 
 from fp_contracts import topics
-from fp_contracts.downstream import AuditRecord, CaseTrigger, Decision, FeatureSnapshot, Offset
-from fp_contracts.header import NONE_TS, Header, HeaderError, Kind, unpack
+from fp_contracts.canonical import trusted_bytes
+from fp_contracts.header import Header, HeaderError, Kind, unpack
 from fp_contracts.reasons import Quarantine
-from fp_contracts.records import RecordError, read_derived
-from fp_df import audit, domain
+from fp_contracts.records import RecordError
+from fp_df import domain, payloads
+from fp_df.domain import Decided
+from fp_df.marks import Batch, DecisionRow, StateMark, Truth
 from fp_df.plan import INPUTS, RunPlan
 from fp_df.records import RecordWriter
+from fp_df.snapshot import Snapshot, read_snapshot
 from fp_features import AccountState
 from fp_runtime.bus import Record
 from fp_runtime.errors import Poison
-from fp_runtime.eventtime.merge import Cursor, Head, InputKey, PartitionMerge
-from fp_runtime.outbox import Queued
+from fp_runtime.eventtime.merge import Head, PartitionMerge
 from fp_runtime.quarantine import PoisonLimit, Quarantined
 
 RANK_SNAPSHOT = 1
-
-
-@dataclass(frozen=True, slots=True)
-class Truth:
-    """What the truth progress of a partition holds beside n: out sequences and the head of its audit chain."""
-
-    n: int = 0
-    seqs: Mapping[tuple[str, int], int] = field(default_factory=dict)
-    chain_seq: int = 0
-    chain_hash: str = audit.GENESIS
-    horizon_us: int = NONE_TS
-    next_offset: int = 0
-    open_gaps: int = 0
-
-    def to_bytes(self) -> bytes:
-        """The document of ops.progress."""
-        seqs = [[topic, part, seq] for (topic, part), seq in sorted(self.seqs.items())]
-        return orjson.dumps([seqs, self.chain_seq, self.chain_hash, self.horizon_us, self.next_offset, self.open_gaps])
-
-    @classmethod
-    def from_bytes(cls, n: int, raw: bytes) -> "Truth":
-        """What `to_bytes` wrote."""
-        seqs, *rest = orjson.loads(raw)
-        return cls(n, {(topic, part): seq for topic, part, seq in seqs}, *rest)
-
-
-@dataclass(frozen=True, slots=True)
-class StateMark:
-    """From where the account state of a checkpoint is re-fed: merged position, cursors, first offset to read."""
-
-    n: int
-    cursors: Mapping[InputKey, Cursor]
-    resume_offset: int
-
-    def to_bytes(self) -> bytes:
-        """The document of ops.progress."""
-        return orjson.dumps([[[*key, *cursor] for key, cursor in self.cursors.items()], self.resume_offset])
-
-    @classmethod
-    def from_bytes(cls, n: int, raw: bytes) -> "StateMark":
-        """What `to_bytes` wrote."""
-        cursors, resume = orjson.loads(raw)
-        return cls(n, {InputKey(topic, source): Cursor(seq, at) for topic, source, seq, at in cursors}, resume)
-
-
-@dataclass(frozen=True, slots=True)
-class DecisionRow:
-    """One decision as its table row; `seq` is its sequence on the rtdl partition."""
-
-    n: int
-    seq: int
-    decision: Decision
-    escalated: bool
-    fingerprint: str
-
-
-@dataclass(slots=True)
-class Batch:
-    """Effects of one partition since the last transaction: committed together, then published."""
-
-    part: int
-    expected_n: int
-    rows: list[DecisionRow] = field(default_factory=list)
-    links: list[AuditRecord] = field(default_factory=list)
-    queued: list[Queued] = field(default_factory=list)
-    quarantined: list[Quarantined] = field(default_factory=list)
-    truth: Truth = field(default_factory=Truth)
+_NOT_FOR_US = frozenset({Kind.DECISION, Kind.ACTION_OUTCOME, Kind.ACTION_INTENT, Kind.CANARY})
 
 
 class Partition:
@@ -107,14 +40,20 @@ class Partition:
         self._saved_n = self._n
         self._saved_resume = self._resume
         self._writer = RecordWriter(plan.pins, f"df:{part}", truth.seqs)
+        self._chain = f"DECIDED:{part}"
         self._chain_seq, self._chain_hash = truth.chain_seq, truth.chain_hash
         self._decided_n = truth.n
         self._next_offset = self._resume
         self._limit = PoisonLimit()
         self._batch = Batch(part, truth.n)
+        self._passed = dict(truth.switched)
+        self._due = [(at, place) for place, at in enumerate(plan.switch_times()) if place and place not in self._passed]
+        self._hold_us: int | None = None
         self.counts: dict[str, int] = {}
-        self.switched: dict[int, int] = {}
-        """Position in the plan's switches -> merged n at which it took effect."""
+        self.foreign = 0
+        """Records of other runs, passed over."""
+        self.switched: Mapping[int, int] = truth.switched
+        """As `Truth.switched`, of what was drained; replaced as a whole, so another thread may read it."""
 
     @property
     def start(self) -> int:
@@ -138,21 +77,24 @@ class Partition:
             header = unpack(record.header)
         except HeaderError as error:
             raise Poison(Quarantine.UNDECODABLE, str(error)) from error
-        if header.run_tag != self._plan.tag or header.kind in (Kind.DECISION, Kind.ACTION_OUTCOME, Kind.CANARY):
+        if header.run_tag != self._plan.tag:
+            self.foreign += 1
             self._merge.passed(record.topic, record.offset)
-        elif header.kind is Kind.WATERMARK:
-            self._merge.mark(header, record.topic, record.offset)
         elif header.kind is Kind.FEATURE_SNAPSHOT:
             self._offer(record, header)
+        elif header.kind is Kind.WATERMARK:
+            self._merge.mark(header, record.topic, record.offset)
+        elif header.kind in _NOT_FOR_US:
+            self._merge.passed(record.topic, record.offset)
         else:
             raise Poison(Quarantine.CONTRACT_BROKEN, f"{header.kind.name} on {record.topic}")
 
     def _offer(self, record: Record, header: Header) -> None:
         """A broken body still takes its place in the sequence, as a head without a snapshot."""
-        value: tuple[FeatureSnapshot, bytes | None] | None = None
+        value: tuple[Snapshot, bytes | None] | None = None
         fault = None
         try:
-            value = (read_derived(record.value)[1], record.traceparent)
+            value = (read_snapshot(record.value), record.traceparent)
         except RecordError as error:
             fault = str(error)
         try:
@@ -162,62 +104,83 @@ class Partition:
         if fault is not None:
             raise Poison(Quarantine.CONTRACT_BROKEN, fault)
 
-    def advance(self, limit: int, hold_us: int | None) -> None:
-        """Decide up to `limit` released heads. `hold_us` = the merge stops there until a switch is announced."""
-        for head in self._merge.take(limit, hold_us):
+    def advance(self, limit: int, hold_us: int | None) -> int:
+        """Decide up to `limit` released heads; how many. `hold_us` = the merge stops there until a switch is known."""
+        self._hold_us = hold_us
+        heads = self._merge.take(limit, hold_us)
+        for head in heads:
             self._step(head)
+        return len(heads)
 
     def _step(self, head: Head) -> None:
+        if self._due and self._due[0][0] <= head.order_us:
+            self._pass_switches(head.order_us)
         self._n += 1
         if head.value is None:
             return
         snapshot, traceparent = head.value
-        key = snapshot.account_id
-        account = AccountState() if key is None else self._accounts.setdefault(key, AccountState())
-        payment = domain.apply_payment(account, snapshot, head.order_us)
-        if key is not None:
-            self._changed.add(key)
+        vector = domain.full_vector(snapshot, self._account(snapshot.account_id), head.order_us)
         if self._n <= self._decided_n:
             return
         policy = domain.policy_at(self._plan.switches, head.order_us)
-        at = Offset(topic=topics.RTDL, partition=self.part, offset=head.offset)
-        decision = domain.make_decision(self._plan.run, snapshot, at, payment, account, policy)
-        self._record(decision, domain.trigger_of(self._plan.run, decision, policy), head.order_us, traceparent)
+        decided = domain.make_decision(self._plan.run, snapshot, vector, policy)
+        self._record(decided, head.offset, head.order_us, traceparent)
 
-    def _record(self, decision: Decision, trigger: CaseTrigger | None, order_us: int, trace: bytes | None) -> None:
-        write, batch = self._writer.write, self._batch
-        key = decision.account_id or decision.flow_id
-        chain = f"DECIDED:{self.part}"
-        fingerprint = domain.fingerprint(decision)
-        link = domain.decided_link(self._plan.run, chain, self._chain_seq + 1, self._chain_hash, decision, fingerprint)
+    def _account(self, name: str | None) -> AccountState:
+        if name is None:
+            return AccountState()
+        self._changed.add(name)
+        account = self._accounts.get(name)
+        if account is None:
+            account = self._accounts[name] = AccountState()
+        return account
+
+    def _record(self, decided: Decided, offset: int, order_us: int, trace: bytes | None) -> None:
+        write, batch, run = self._writer.write, self._batch, self._plan.run
+        key = decided.snapshot.account_id or decided.snapshot.flow_id
+        rendered = payloads.render(decided, self.part, offset)
+        link, payload = payloads.decided_link(
+            run, self._chain, self._chain_seq + 1, self._chain_hash, decided, rendered
+        )
         self._chain_seq, self._chain_hash = link.chain_seq, link.record_hash
-        queued = write(Kind.DECISION, decision.decision_id, key, order_us, decision, trace)
-        batch.rows.append(DecisionRow(self._n, queued.seq, decision, trigger is not None, fingerprint))
+        queued = write(Kind.DECISION, decided.decision_id, key, order_us, rendered.payload, trace)
+        batch.rows.append(DecisionRow(self._n, queued.seq, decided, rendered.fingerprint))
         batch.links.append(link)
-        batch.queued += (queued, write(Kind.AUDIT_RECORD, link.audit_id, key, order_us, link, trace))
-        if trigger is not None:
-            batch.queued.append(write(Kind.CASE_TRIGGER, trigger.trigger_id, trigger.case_id, order_us, trigger, trace))
-        self.counts[decision.action] = self.counts.get(decision.action, 0) + 1
+        batch.queued += (queued, write(Kind.AUDIT_RECORD, link.audit_id, key, order_us, payload, trace))
+        if decided.escalated:
+            trigger = domain.trigger_of(run, decided)
+            text = trusted_bytes(trigger).decode()
+            batch.queued.append(
+                write(Kind.CASE_TRIGGER, trigger["trigger_id"], trigger["case_id"], order_us, text, trace)
+            )
+        action = decided.action.value
+        self.counts[action] = self.counts.get(action, 0) + 1
+
+    def has_effects(self) -> bool:
+        """Whether anything but progress waits for `drain`."""
+        return bool(self._batch.rows or self._batch.quarantined)
 
     def drain(self) -> Batch | None:
         """The effects since the last call with the progress to commit; None when the truth did not move."""
         horizon = self._merge.horizon_us
+        if self._hold_us is None or horizon < self._hold_us:
+            self._pass_switches(horizon)
         truth = Truth(
             max(self._n, self._decided_n), dict(self._writer.seqs), self._chain_seq, self._chain_hash, horizon,
-            self._next_offset, sum(self._merge.open_gaps().values()),
+            self._next_offset, sum(self._merge.open_gaps().values()), dict(self._passed),
         )  # fmt: skip
-        if self._n < self._decided_n or truth == self._truth:
+        if self._n < self._decided_n or (truth == self._truth and not self.has_effects()):
             return None
         batch, self._batch = self._batch, Batch(self.part, truth.n)
         batch.truth = self._truth = truth
         self._decided_n = truth.n
-        self._note_switches(horizon)
+        self.switched = truth.switched
         return batch
 
-    def _note_switches(self, horizon_us: int) -> None:
-        for position, switch in enumerate(self._plan.switches):
-            if switch.effective_us != NONE_TS and switch.effective_us <= horizon_us:
-                self.switched.setdefault(position, self._decided_n)
+    def _pass_switches(self, order_us: int) -> None:
+        """All heads so far lie below `order_us`: switches up to there took effect after them, however they batch."""
+        while self._due and self._due[0][0] <= order_us:
+            self._passed[self._due.pop(0)[1]] = self._n
 
     def checkpoint(self) -> tuple[StateMark, int, dict[str, bytes]] | None:
         """(mark, n it follows, changed account states) of what was decided so far; None when nothing moved."""

@@ -7,7 +7,7 @@ from fp_contracts import topics
 from fp_contracts.header import NONE_TS
 from fp_contracts.ids import run_tag
 from fp_contracts.records import Pins
-from fp_contracts.runconfig import RunHeader
+from fp_contracts.runconfig import RunConfig, RunHeader
 from fp_contracts.services import owned_partitions
 from fp_df.domain import Switch
 from fp_df.policy import Policy
@@ -35,6 +35,10 @@ class RunPlan:
         """The platform_run_id."""
         return self.pins.platform_run_id
 
+    def switch_times(self) -> tuple[int, ...]:
+        """Event time (µs) of each switch, ascending; the first is that of the initial policy, before everything."""
+        return tuple(switch.effective_us for switch in self.switches)
+
     def owned(self, stage: str, ordinal: int) -> tuple[int, ...]:
         """rtdl partitions of a member of a stage."""
         return owned_partitions(ordinal, self.members.get(stage, 1), PARTITIONS)
@@ -49,8 +53,11 @@ def plan_of(header: RunHeader, known: Mapping[str, tuple[Policy, str]]) -> RunPl
     pins = Pins(
         header.platform_run_id, header.scenario_run_id, config.manifest_fingerprint, header.run_config_digest
     )  # fmt: skip
-    initial = Switch(NONE_TS, known[config.policy_initial][0])
-    later = (Switch(switch.effective_us, known[switch.policy_rev][0]) for switch in config.policy_switches)
+    initial = Switch(NONE_TS, _pinned(config, known, config.policy_initial))
+    later = tuple(Switch(at.effective_us, _pinned(config, known, at.policy_rev)) for at in config.policy_switches)
+    times = [switch.effective_us for switch in later]
+    if times != sorted(set(times)):
+        raise UserError("policy switches", "their times do not ascend", "pin each switch after the one before it")
     return RunPlan(
         pins=pins,
         tag=run_tag(header.platform_run_id),
@@ -59,3 +66,9 @@ def plan_of(header: RunHeader, known: Mapping[str, tuple[Policy, str]]) -> RunPl
         members=config.members,
         window_end_us=config.windows[-1].end_us,
     )
+
+
+def _pinned(config: RunConfig, known: Mapping[str, tuple[Policy, str]], rev: str) -> Policy:
+    if rev not in config.policies:
+        raise UserError(f"policy {rev}", "used by the run and not pinned", "pin it by its digest")
+    return known[rev][0]

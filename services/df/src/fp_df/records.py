@@ -4,11 +4,11 @@ import hashlib
 from collections import Counter
 from collections.abc import Mapping
 
-from pydantic import BaseModel
+import orjson
 
 from fp_contracts import topics
-from fp_contracts.canonical import trusted_bytes
-from fp_contracts.header import Header, Kind, pack
+from fp_contracts.envelope import SCHEMA_VERSION
+from fp_contracts.header import Kind, pack_plain
 from fp_contracts.ids import run_tag
 from fp_contracts.partition import partition_of
 from fp_contracts.records import Pins
@@ -17,11 +17,14 @@ from fp_runtime.bus import Out
 from fp_runtime.outbox import Queued
 
 PRODUCER = "df"
-_TYPES: Mapping[Kind, tuple[str, str]] = {
-    Kind.DECISION: ("decision", topics.RTDL),
-    Kind.ACTION_OUTCOME: ("action_outcome", topics.RTDL),
-    Kind.AUDIT_RECORD: ("audit_record", topics.AUDIT),
-    Kind.CASE_TRIGGER: ("case_trigger", topics.CASE_TRIGGERS),
+_TYPES: Mapping[Kind, tuple[str, str, int]] = {
+    kind: (event_type, topic, topics.TOPICS[topic].partitions)
+    for kind, event_type, topic in (
+        (Kind.DECISION, "decision", topics.RTDL),
+        (Kind.ACTION_OUTCOME, "action_outcome", topics.RTDL),
+        (Kind.AUDIT_RECORD, "audit_record", topics.AUDIT),
+        (Kind.CASE_TRIGGER, "case_trigger", topics.CASE_TRIGGERS),
+    )
 }
 
 
@@ -31,34 +34,35 @@ class RecordWriter:
     def __init__(self, pins: Pins, source: str, seqs: Mapping[tuple[str, int], int] | None = None) -> None:
         self.source = source
         self.seqs: Counter[tuple[str, int]] = Counter(seqs or {})
+        self._name = source.encode()
         self._tag = run_tag(pins.platform_run_id)
-        self._envelope = {
-            "manifest_fingerprint": pins.manifest_fingerprint,
-            "platform_run_id": pins.platform_run_id,
-            "producer": PRODUCER,
-            "run_config_digest": pins.run_config_digest,
-            "scenario_run_id": pins.scenario_run_id,
-            "schema_version": "v1",
-        }
+        self._world = f'"manifest_fingerprint":"{pins.manifest_fingerprint}",'
+        self._run = (
+            f'"platform_run_id":"{pins.platform_run_id}","producer":"{PRODUCER}",'
+            f'"run_config_digest":"{pins.run_config_digest}","scenario_run_id":"{pins.scenario_run_id}",'
+            f'"schema_version":"{SCHEMA_VERSION}",'
+        )
+        self._end: tuple[int, bytes | None, str] = (0, None, "")
 
     def write(
-        self, kind: Kind, event_id: str, key: str, order_us: int, payload: BaseModel, traceparent: bytes | None
+        self, kind: Kind, event_id: str, key: str, order_us: int, payload: str, traceparent: bytes | None
     ) -> Queued:
-        """The next record of its topic-partition, with the next sequence there."""
-        event_type, topic = _TYPES[kind]
-        partition = partition_of(key, topics.TOPICS[topic].partitions)
-        self.seqs[topic, partition] += 1
-        seq = self.seqs[topic, partition]
-        content = payload.model_dump(mode="json")
-        body = trusted_bytes(
-            {
-                **self._envelope,
-                "event_id": event_id,
-                "event_type": event_type,
-                "ts_utc": to_text(order_us),
-                "traceparent": None if traceparent is None else traceparent.decode(),
-                "payload": content,
-            }
-        )
-        header = Header(kind, self._tag, self.source, seq, order_us, hashlib.sha256(body).digest())
-        return Queued(self.source, seq, Out(topic, partition, key.encode(), body, pack(header), traceparent))
+        """The next record of its topic-partition, with the next sequence there; `payload` is canonical JSON."""
+        event_type, topic, partitions = _TYPES[kind]
+        partition = partition_of(key, partitions)
+        place = topic, partition
+        seq = self.seqs[place] = self.seqs[place] + 1
+        body = (
+            f'{{"event_id":"{event_id}","event_type":"{event_type}",{self._world}"payload":{payload},'
+            f"{self._run}{self._ending(order_us, traceparent)}"
+        ).encode()
+        digest = hashlib.sha256(body).digest()
+        header = pack_plain(kind, self._tag, self._name, seq, order_us, digest)
+        return Queued(self.source, seq, Out(topic, partition, key.encode(), body, header, traceparent))
+
+    def _ending(self, order_us: int, trace: bytes | None) -> str:
+        """Traceparent and time: those of the last record as a rule, since a decision is followed by its audit link."""
+        if self._end[:2] != (order_us, trace):
+            text = orjson.dumps(None if trace is None else trace.decode(errors="replace")).decode()
+            self._end = order_us, trace, f'"traceparent":{text},"ts_utc":"{to_text(order_us)}"}}'
+        return self._end[2]

@@ -6,7 +6,8 @@ from typing import Protocol
 from fp_contracts import topics
 from fp_contracts.header import NONE_TS
 from fp_df.domain import Switch
-from fp_df.partition import Batch, Partition, StateMark, Truth
+from fp_df.marks import Batch, StateMark, Truth
+from fp_df.partition import Partition
 from fp_df.plan import RunPlan
 from fp_runtime import outbox
 from fp_runtime.bus import Consumer, Producer
@@ -16,8 +17,9 @@ from fp_runtime.outbox import Published, Queued
 
 POLL_S = 0.005
 BATCH = 500
-DECIDE_LIMIT = 250
 CHECKPOINT_S = 1.0
+PROGRESS_S = 0.1
+"""Progress without effects (watermarks, our own records read back) is committed this often: it only moves offsets."""
 
 
 class Store(Protocol):
@@ -72,20 +74,21 @@ class Decider:
             self._publish(store.unpublished(part))
         self.partitions = {part: Partition(plan, part, *store.load(part)) for part in parts}
         consumer.assign({(topics.RTDL, part): p.start for part, p in self.partitions.items()})
-        self._saved_at = clock()
+        self._saved_at = self._committed_at = clock()
+        self._behind = False
 
     def turn(self) -> int:
-        """One turn; the number of records read."""
-        records = self._consumer.poll(BATCH, POLL_S)
+        """One turn; the number of records read and of payments taken in order."""
+        records = [] if self._behind else self._consumer.poll(BATCH, POLL_S)
         for record in records:
             self.partitions[record.partition].take(record)
         hold_us = self._held_at()
-        for partition in self.partitions.values():
-            partition.advance(DECIDE_LIMIT, hold_us)
+        released = [partition.advance(BATCH, hold_us) for partition in self.partitions.values()]
+        self._behind = BATCH in released  # what is decidable is decided before more is read
         self._commit()
         if self._clock() - self._saved_at >= CHECKPOINT_S:
             self.checkpoint()
-        return len(records)
+        return len(records) + sum(released)
 
     def _held_at(self) -> int | None:
         """The event time of the first pinned switch that is not announced yet: the merge stops there."""
@@ -95,6 +98,10 @@ class Decider:
         return None
 
     def _commit(self) -> None:
+        effects = any(partition.has_effects() for partition in self.partitions.values())
+        if not effects and self._clock() - self._committed_at < PROGRESS_S:
+            return
+        self._committed_at = self._clock()
         drained = (partition.drain() for partition in self.partitions.values())
         batches = [batch for batch in drained if batch is not None]
         if not batches:
@@ -111,12 +118,13 @@ class Decider:
         hit(Failpoint.DF_AFTER_PUBLISH)
         published = outbox.acknowledged(queued, deliveries)
         self._store.record_facts(published)
+        hit(Failpoint.DF_AFTER_FACT)
         if len(published) != len(queued):
             raise Unavailable(f"{len(queued) - len(published)} of {len(queued)} records not acknowledged")
 
     def checkpoint(self) -> None:
         """Save the account states that changed; derived, so it only shortens the next start."""
-        saved = {}
+        saved: dict[int, tuple[StateMark, int, Mapping[str, bytes]]] = {}
         for part, partition in self.partitions.items():
             mark = partition.checkpoint()
             if mark is not None:
@@ -137,5 +145,6 @@ class Decider:
             **counts,
             "decided": sum(counts.values()),
             "waiting": sum(partition.waiting() for partition in partitions),
-            "watermark_us": min(partition.horizon_us() for partition in partitions),
+            "foreign": sum(partition.foreign for partition in partitions),
+            "watermark_us": min((partition.horizon_us() for partition in partitions), default=NONE_TS),
         }

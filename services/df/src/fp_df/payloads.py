@@ -1,0 +1,88 @@
+"""Decisions and audit links as canonical JSON payloads, put together from fragments in key order. Pure.
+
+A third of the cost of models, dictionaries and sorting; tests hold the bytes to `fp_contracts.records.body_of` and the
+fingerprint to `fp_contracts.derive.content_fingerprint`.
+"""
+
+import hashlib
+from typing import NamedTuple
+
+import orjson
+
+from fp_contracts import topics
+from fp_contracts.derive import vector_text
+from fp_df import audit
+from fp_df.audit import Link
+from fp_df.domain import INTENTS, Decided
+from fp_df.snapshot import Origin
+from fp_features import pack
+
+_RTDL = f'"topic":{orjson.dumps(topics.RTDL).decode()}}}'
+
+
+class Rendered(NamedTuple):
+    """A decision as its payload, what R3 compares of it, and the fragments that its audit link repeats."""
+
+    payload: str
+    fingerprint: str
+    source_event: str
+
+
+def render(decided: Decided, part: int, offset: int) -> Rendered:
+    """A decision on the snapshot at `offset` of rtdl partition `part`."""
+    snapshot = decided.snapshot
+    payment = snapshot.payment
+    event_id, digest = _text(snapshot.event_id), snapshot.snapshot_hash
+    head = (
+        f'{{"account_id":{_text(snapshot.account_id)},"action":"{decided.action.value}",'
+        f'"amount_minor":{payment.amount_minor},"bundle_ref":null,"currency":"{snapshot.currency}",'
+    )
+    middle = (
+        f'"event_us":{payment.ts_us},"feature_vector":"{vector_text(pack(decided.vector))}",'
+        f'"flow_id":{_text(snapshot.flow_id)},'
+    )
+    tail = (
+        f'"merchant_id":{_text(payment.merchant_id)},"policy_rev":{_text(decided.policy_rev)},'
+        f'"posture":"{decided.posture.value}","reason_codes":{orjson.dumps(decided.reasons).decode()},"score":null,'
+    )
+    compared = f'{head}{middle}{tail}"snapshot_hash":"{digest}","subject":{event_id}}}'
+    source_event = f'{{"event_id":{event_id},"origin":{_origin(snapshot.origin)}}}'
+    payload = (
+        f'{head}"decision_id":"{decided.decision_id}",{middle}"intents":[{_intent(decided)}],{tail}"shadow":[],'
+        f'"snapshot_hash":"{digest}","snapshot_offset":{{"offset":{offset},"partition":{part},{_RTDL},'
+        f'"source_event":{source_event},"supersedes":null}}'
+    )
+    return Rendered(payload, hashlib.sha256(compared.encode()).hexdigest(), source_event)
+
+
+def decided_link(
+    run: str, chain: str, chain_seq: int, prev_hash: str, decided: Decided, rendered: Rendered
+) -> tuple[Link, str]:
+    """The DECIDED audit link of a decision and its payload; equal to `audit.link` of the same fields."""
+    audit_id = audit.audit_id(run, chain, chain_seq)
+    head = (
+        f'{{"action_id":null,"audit_id":"{audit_id}","bundle_ref":null,'
+        f'"chain":"{chain}","chain_seq":{chain_seq},"content_fingerprint":"{rendered.fingerprint}",'
+        f'"decision_id":"{decided.decision_id}","kind":"DECIDED","policy_rev":{_text(decided.policy_rev)},'
+        f'"prev_hash":"{prev_hash}",'
+    )
+    tail = f'"snapshot_hash":"{decided.snapshot.snapshot_hash}","source_event":{rendered.source_event}}}'
+    digest = hashlib.sha256(f"{head}{tail}".encode()).hexdigest()
+    link = Link(audit_id, chain, chain_seq, "DECIDED", decided.decision_id, None, prev_hash, digest)
+    return link, f'{head}"record_hash":"{digest}",{tail}'
+
+
+def _intent(decided: Decided) -> str:
+    if decided.action_id is None:
+        return ""
+    one = f'"{decided.action_id}"'
+    return f'{{"action_id":{one},"idempotency_key":{one},"kind":"{INTENTS[decided.action]}","origin":"DF"}}'
+
+
+def _origin(origin: Origin) -> str:
+    return f'{{"offset":{origin.offset},"partition":{origin.partition},"topic":{_text(origin.topic)}}}'
+
+
+def _text(value: str | None) -> str:
+    """A string or null as JSON."""
+    return orjson.dumps(value).decode()
