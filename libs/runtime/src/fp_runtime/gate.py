@@ -67,7 +67,10 @@ class Closure:
 
 
 def journal(conn: psycopg.Connection[Any], state: RunState, phase: str, evaluation: Evaluation, now_us: int) -> Closure:
-    """Insert the closure row and book the phase's spend in one transaction; an existing row is returned instead."""
+    """Insert the closure row and book the phase's spend in one transaction.
+
+    An existing row is returned instead, also when another holder inserts it at this moment: one closure per attempt.
+    """
     run, attempt = state.platform_run_id, state.attempt_of(phase)
     with conn.transaction(), conn.cursor() as cur:
         found = load(cur, run, phase, attempt)
@@ -85,9 +88,13 @@ def journal(conn: psycopg.Connection[Any], state: RunState, phase: str, evaluati
             (run, phase, attempt, closure.event.model_dump_json().encode(), list(closure.bodies),
              list(closure.bodies.values())),
         )  # fmt: skip
-        if cur.rowcount == 0:
-            raise psycopg.errors.SerializationFailure("another holder closed this phase")
-    return closure
+        first = cur.rowcount == 1
+    if first:
+        return closure
+    with conn.cursor() as cur:
+        found = load(cur, run, phase, attempt)
+    assert found is not None
+    return found
 
 
 def load(cur: psycopg.Cursor[Any], run: str, phase: str, attempt: int) -> Closure | None:

@@ -1,4 +1,4 @@
-"""The HTTP server in a thread of its own, in the process of the writer."""
+"""The HTTP server in a thread of its own, in the process of the one who answers."""
 
 import asyncio
 import threading
@@ -10,7 +10,6 @@ from granian.server.embed import Server
 
 from fp_runtime.errors import Unavailable
 
-START_TIMEOUT_S = 10.0
 STOP_TIMEOUT_S = 10.0
 
 

@@ -20,6 +20,7 @@ from fp_runtime.builds import build_digest
 from fp_runtime.bus import FetchProfile
 from fp_runtime.controllog import Event
 from fp_runtime.evidence import open_store
+from fp_runtime.failpoint import Failpoint, hit
 from fp_runtime.kafka import open_consumer, open_producer
 from fp_runtime.postgres import connect
 from fp_runtime.settings import RuntimeSettings
@@ -155,22 +156,31 @@ class Participant:
                 return
 
     def _serve(self, run: openrun.OpenRun) -> None:
+        """Follow a run to its end. Nothing is done on a past state: the log is read to its end as of now first."""
         self._published.clear()
         self._first_seen.clear()
+        self._asked_at.clear()
         self._beat_at = 0.0
-        state = RunState(run.platform_run_id)
-        self._consumer.assign({(topics.CONTROL, run.pin_partition): run.pin_offset})
-        over = False
+        state = controllog.read_run(self._consumer, run.platform_run_id, run.pin_offset)
+        over = self._turn(state)
+        if over:
+            # sr has not recorded the end yet: openrun would find this run again at once.
+            self._stopping.wait(_IDLE_POLL_S)
         while not over and not self._stopping.is_set():
             state = controllog.fold_records(state, self._consumer.poll(500, _POLL_S))
-            self._set(state)
-            if state.header is None:
-                continue
-            over = state.closed is not None or state.stopped is not None
-            self._publish(state, self._react(state))
-            if not over:
-                self._heartbeat(state)
-                self._close_phases(state)
+            over = self._turn(state)
+
+    def _turn(self, state: RunState) -> bool:
+        """React to a state, close what can be closed; whether the run is over."""
+        self._set(state)
+        if state.header is None:
+            return False
+        over = state.closed is not None or state.stopped is not None
+        self._publish(state, self._react(state))
+        if not over:
+            self._heartbeat(state)
+            self._close_phases(state)
+        return over
 
     def _set(self, state: RunState) -> None:
         if state is not self._state:
@@ -213,27 +223,43 @@ class Participant:
                 self._close(state, phase, evaluate)
 
     def _close(self, state: RunState, phase: str, evaluate: Evaluate) -> None:
-        attempt = state.attempt_of(phase)
-        salt = (phase, str(attempt))
+        """Close a phase if it can be closed now: journal, evidence, event, each safe to repeat after a crash."""
+        salt = (phase, str(state.attempt_of(phase)))
         if "|".join(("gate", *salt)) in self._published:
             return
-        started = time.monotonic()
-        name = f"gate|{state.platform_run_id}|{phase}|{attempt}"
-        if not lease.acquire(self._conn, name, self._settings.instance, GATE_LEASE_S):
-            self._asked_at[phase] = started + 1.0
+        if not self._holds_lease(state, phase):
+            self._asked_at[phase] = time.monotonic() + 1.0
             return
-        with self._conn.cursor() as cur:
-            closure = gate.load(cur, state.platform_run_id, phase, attempt)
+        closure = self._closure(state, phase, evaluate)
         if closure is None:
-            evaluation = evaluate(state)
-            # An evaluation may be dear: asking takes at most about a quarter of this thread's time.
-            self._asked_at[phase] = time.monotonic() + max(_POLL_S, 3 * (time.monotonic() - started))
-            if evaluation is None or not self._due(state, phase, evaluation):
-                return
-            closure = gate.journal(self._conn, state, phase, evaluation, now_us())
+            return
+        hit(Failpoint.GATE_AFTER_JOURNAL)
         gate.put_evidence(self._store, closure, state.platform_run_id)
+        hit(Failpoint.GATE_AFTER_EVIDENCE)
         self._published.add("|".join(("gate", *salt)))
         self._publish(state, [(closure.event, salt)])
+        hit(Failpoint.GATE_AFTER_PUBLISH)
+
+    def _holds_lease(self, state: RunState, phase: str) -> bool:
+        name = f"gate|{state.platform_run_id}|{phase}|{state.attempt_of(phase)}"
+        return lease.acquire(self._conn, name, self._settings.instance, GATE_LEASE_S)
+
+    def _closure(self, state: RunState, phase: str, evaluate: Evaluate) -> gate.Closure | None:
+        """What is journaled already, else what an evaluation brings; None while there is nothing to close."""
+        with self._conn.cursor() as cur:
+            closure = gate.load(cur, state.platform_run_id, phase, state.attempt_of(phase))
+        if closure is not None:
+            return closure
+        started = time.monotonic()
+        evaluation = evaluate(state)
+        # An evaluation may be dear: asking takes at most about a quarter of this thread's time.
+        self._asked_at[phase] = time.monotonic() + max(_POLL_S, 3 * (time.monotonic() - started))
+        if evaluation is None or not self._due(state, phase, evaluation):
+            return None
+        if not self._holds_lease(state, phase):
+            # The evaluation outlasted the lease and another member took over: its word counts.
+            return None
+        return gate.journal(self._conn, state, phase, evaluation, now_us())
 
     def _due(self, state: RunState, phase: str, evaluation: Evaluation) -> bool:
         """Settled, or waited for `PATIENCE` times the expected duration of the envelope (the hard stop)."""

@@ -3,7 +3,7 @@
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 from fp_runtime import failpoint, logs, telemetry
@@ -21,7 +21,8 @@ class Process:
     stop: threading.Event
 
     def stopping(self) -> bool:
-        """Whether SIGTERM or SIGINT came."""
+        """Whether SIGTERM or SIGINT came. Every loop and every wait asks, so asking is a sign of life."""
+        self.health.beat()
         return self.stop.is_set()
 
     def turn(self) -> None:
@@ -40,13 +41,11 @@ def running(settings: RuntimeSettings, make: Callable[[], Participant]) -> Itera
     for name in (signal.SIGTERM, signal.SIGINT):
         signal.signal(name, lambda *_: stop.set())
     health = Health(settings.instance)
-    server = HealthServer(health, settings.health_host, settings.health_port)
-    participant = make()
-    participant.start()
-    try:
-        yield Process(health, participant, stop)
-    finally:
-        participant.stop()
-        server.close()
+    with ExitStack() as closing:
         if exported is not None:
-            exported.close()
+            closing.callback(exported.close)
+        closing.callback(HealthServer(health, settings.health_host, settings.health_port).close)
+        participant = make()
+        participant.start()
+        closing.callback(participant.stop)
+        yield Process(health, participant, stop)

@@ -17,7 +17,6 @@ from fp_ig.claims import Stamp
 from fp_ig.domain import Admission
 from fp_ig.http import Door, Session, build
 from fp_ig.intake import Code, Intake, Problem
-from fp_ig.listener import Listener
 from fp_ig.proof import Committed, Preflight
 from fp_ig.resolver import Resolver
 from fp_ig.service import Writer
@@ -26,6 +25,7 @@ from fp_runtime.bus import Admin, Consumer, FetchProfile, Producer
 from fp_runtime.controllog import header_pins
 from fp_runtime.health import Health
 from fp_runtime.kafka import lookup, open_admin, open_consumer, open_producer
+from fp_runtime.listener import Listener
 from fp_runtime.participant import Evaluate, now_us
 from fp_runtime.postgres import Connection, connect
 from fp_runtime.tokens import parse_keys
