@@ -24,7 +24,10 @@ def main() -> None:
     gates = {"P1": partial(service.evaluate_p1, environment), "P5": partial(service.evaluate_p5, gate_conn, reader)}
     store = open_store(config.evidence_url, config.s3_endpoint)
     with running(config, lambda: Participant(config, gates, partial(service.react, gate_conn))) as process:
-        desk = service.PinDesk(desk_conn, open_producer(config), store, environment, config.gate_wait_s)
+        producer = open_producer(config)
+        desk = service.PinDesk(
+            desk_conn, producer, store, environment, config.gate_wait_s, config.instance, process.turn
+        )
         desk.resume()
         requests = open_consumer(config, "fp.sr", fetch=FetchProfile.CONTROL)
         begins = requests.begins([(topics.CONTROL, part) for part in range(controllog.PARTITIONS)])

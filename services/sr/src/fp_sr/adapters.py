@@ -7,9 +7,10 @@ from fp_contracts.canonical import sha256_hex
 from fp_contracts.control import RunReady
 from fp_contracts.fold import RunState
 from fp_contracts.runconfig import RunHeader
-from fp_runtime import controllog
+from fp_runtime import controllog, gate
 from fp_runtime.bus import Consumer
 from fp_runtime.postgres import Connection, transaction
+from fp_runtime.readback import read_back
 from fp_sr.gates import ReadyRecord
 
 _ONE_OPEN_RUN = 5140
@@ -23,14 +24,10 @@ def open_run(conn: Connection) -> str | None:
     return None if row is None else str(row[0])
 
 
-def is_known(conn: Connection, run: str) -> bool:
-    """Whether a run was pinned or its pin was refused before."""
-    row = conn.execute(
-        "SELECT 1 FROM sr.run WHERE run = %(run)s"
-        " UNION ALL SELECT 1 FROM ops.gate_closure WHERE run = %(run)s AND phase = 'P1' LIMIT 1",
-        {"run": run},
-    ).fetchone()
-    return row is not None
+def refusal(conn: Connection, run: str) -> gate.Closure | None:
+    """The journaled refusal of a run that was never pinned, None while it is not answered."""
+    with conn.cursor() as cur:
+        return gate.load(cur, run, "P1", 1)
 
 
 def commit_header(conn: Connection, header: RunHeader) -> bool:
@@ -88,16 +85,11 @@ def start_offsets(consumer: Consumer) -> dict[str, dict[str, int]]:
 def ready_records(consumer: Consumer, state: RunState) -> tuple[ReadyRecord, ...]:
     """Every READY of the run between its pin and the end of the log as of now, with its offset."""
     assert state.header is not None
-    part = state.header.pin_partition
-    end = consumer.ends([(topics.CONTROL, part)])[(topics.CONTROL, part)]
-    consumer.assign({(topics.CONTROL, part): state.header.pin_offset})
-    found, position = [], state.header.pin_offset
-    while position < end:
-        records = consumer.poll(500, 1.0)
-        own = [record for record in records if record.key == state.platform_run_id.encode()]
-        for record, envelope, payload in controllog.read(own):
-            if isinstance(payload, RunReady):
-                digest = sha256_hex(record.value)
-                found.append(ReadyRecord(payload.ready_id, envelope.event_id, part, record.offset, digest))
-        position = records[-1].offset + 1 if records else position
-    return tuple(found)
+    place = (topics.CONTROL, state.header.pin_partition)
+    own = state.platform_run_id.encode()
+    records = [record for record in read_back(consumer, {place: state.header.pin_offset}) if record.key == own]
+    return tuple(
+        ReadyRecord(payload.ready_id, envelope.event_id, record.partition, record.offset, sha256_hex(record.value))
+        for record, envelope, payload in controllog.read(records)
+        if isinstance(payload, RunReady)
+    )
