@@ -1,4 +1,4 @@
-"""wsp's progress in PostgreSQL, and what the gateway's tables say about open unknowns."""
+"""wsp's progress in PostgreSQL."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -24,6 +24,16 @@ def load(conn: Connection, run: str, window: int) -> dict[int, LaneProgress]:
         "SELECT lane, acked_seq, frontier_us, counts FROM wsp.lane WHERE run = %s AND win = %s", (run, window)
     ).fetchall()
     return {lane: LaneProgress(seq, frontier, Counter(counts)) for lane, seq, frontier, counts in rows}
+
+
+def classed(conn: Connection, run: str) -> dict[int, int]:
+    """Lines classed of each lane as saved, over all windows of a run; lanes without a save are missing."""
+    rows = conn.execute(
+        "SELECT lane, sum(n)::bigint FROM (SELECT lane, (jsonb_each_text(counts)).value::bigint AS n FROM wsp.lane"
+        " WHERE run = %s) c GROUP BY lane",
+        (run,),
+    ).fetchall()
+    return {int(lane): int(n) for lane, n in rows}
 
 
 def save(conn: Connection, run: str, window: int, lanes: Sequence[tuple[int, LaneProgress]]) -> None:

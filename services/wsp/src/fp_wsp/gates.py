@@ -24,7 +24,7 @@ class WorldFacts:
 
 @dataclass(frozen=True, slots=True)
 class StreamFacts:
-    """The stream as of now; counts of lines. `open_unknowns` is the gateway's own count."""
+    """The stream as of now; counts of lines. `open_unknowns`: None while a gateway has not said its count."""
 
     sent: int
     classed: int
@@ -32,7 +32,7 @@ class StreamFacts:
     ended: bool
     lag_ms: int
     lag_limit_ms: int
-    open_unknowns: int
+    open_unknowns: int | None
     lanes: Mapping[str, int]
     rate_per_s: int
     waived_empty: bool = False
@@ -75,7 +75,8 @@ def evaluate_p6(facts: StreamFacts) -> Evaluation:
                       moving, STALL),
             Predicate("lag", f"{facts.lag_ms} ms", f"at most {facts.lag_limit_ms} ms",
                       facts.lag_ms <= facts.lag_limit_ms, STALL),
-            Predicate("open unknowns", str(facts.open_unknowns), "0", facts.open_unknowns == 0, UNKNOWN),
+            Predicate("open unknowns", "not known" if facts.open_unknowns is None else str(facts.open_unknowns), "0",
+                      facts.open_unknowns == 0, UNKNOWN),
         ),
         {
             "counters": {

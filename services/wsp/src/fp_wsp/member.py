@@ -1,6 +1,7 @@
 """One wsp over a run: opens the world, streams each window, declares its end; evaluates P3 and P6."""
 
-from collections.abc import Callable, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -25,11 +26,13 @@ from fp_wsp.lanes import Numbering, declared, in_window
 from fp_wsp.sender import Sender
 from fp_wsp.service import Board, Stream
 from fp_wsp.settings import WspSettings
+from fp_wsp.world import Payment
 from fp_wsp.world_check import verify
 from fp_wsp.world_store import World, open_world
 
 log = logger(__name__)
 ADJUDICATION = "adjudication"
+BEAT_MAX_AGE_US = 30_000_000  # three heartbeats
 
 
 @dataclass(slots=True)
@@ -40,7 +43,6 @@ class Shared:
     board: Board = field(default_factory=Board)
     ended: dict[int, WindowEnded] = field(default_factory=dict)
     streaming: bool = False
-    seen: int = 0
 
     def metrics(self) -> dict[str, int]:
         """Numbers for the heartbeat and the live board."""
@@ -61,23 +63,33 @@ class Shared:
         return [(end, (str(end.window),)) for end in missing]
 
 
-def token_source(settings: WspSettings, run: str) -> Callable[[], str]:
-    """Tokens of this producer for a run, renewed at half their life."""
-    keys = parse_keys(settings.producer_keys)
-    kid = next(iter(keys))
-    life_us = settings.token_life_s * 1_000_000
-    current, renew_us = "", 0
+class Tokens:
+    """sender.Tokens of this producer for one run: renewed at half their life, and when one was refused."""
 
-    def token() -> str:
-        nonlocal current, renew_us
-        at = now_us()
-        if at >= renew_us:
-            classes = (*EVENT_CLASSES, ADJUDICATION)
-            current = issue(keys, Claims(kid=kid, sub="wsp", run=run, classes=classes, exp_us=at + life_us))
-            renew_us = at + life_us // 2
-        return current
+    def __init__(self, settings: WspSettings, run: str, clock: Callable[[], int] = now_us) -> None:
+        self._keys = parse_keys(settings.producer_keys)
+        self._run = run
+        self._life_us = settings.token_life_s * 1_000_000
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._token, self._renew_us = "", 0
 
-    return token
+    def current(self) -> str:
+        """See sender.Tokens."""
+        with self._lock:
+            at = self._clock()
+            if at >= self._renew_us:
+                classes = (*EVENT_CLASSES, ADJUDICATION)
+                kid = next(iter(self._keys))
+                claims = Claims(kid=kid, sub="wsp", run=self._run, classes=classes, exp_us=at + self._life_us)
+                self._token, self._renew_us = issue(self._keys, claims), at + self._life_us // 2
+            return self._token
+
+    def refused(self, token: str) -> None:
+        """See sender.Tokens; lanes share a token, so only the first refusal of it counts."""
+        with self._lock:
+            if token == self._token:
+                self._renew_us = 0
 
 
 class WindowStore:
@@ -98,7 +110,7 @@ def serve(settings: WspSettings, shared: Shared, store: EvidenceStore, process: 
     header = state.header
     assert header is not None
     shared.run = ""
-    shared.board, shared.ended, shared.streaming, shared.seen = Board(), {}, False, 0
+    shared.board, shared.ended, shared.streaming = Board(), {}, False
     shared.run = header.platform_run_id
     participant = process.participant
     if not participant.wait_until(lambda s: bool(s.ready), process.stopping):
@@ -113,7 +125,7 @@ def serve(settings: WspSettings, shared: Shared, store: EvidenceStore, process: 
     try:
         last: Mapping[int, int] = {}
         for number in range(1, len(header.config.windows) + 1):
-            done = _stream_window(settings, shared, store, conn, world, header, number, last, stopping)
+            done = _stream_window(settings, shared, store, process.turn, conn, world, header, number, last, stopping)
             if done is None:
                 return
             last = done
@@ -123,14 +135,14 @@ def serve(settings: WspSettings, shared: Shared, store: EvidenceStore, process: 
 
 
 def _stream_window(
-    settings: WspSettings, shared: Shared, store: EvidenceStore, conn: Connection, world: World, header: RunHeader,
-    number: int, last: Mapping[int, int], stopping: Callable[[], bool],
+    settings: WspSettings, shared: Shared, store: EvidenceStore, turn: Callable[[], None], conn: Connection,
+    world: World, header: RunHeader, number: int, last: Mapping[int, int], stopping: Callable[[], bool],
 ) -> Mapping[int, int] | None:  # fmt: skip
     """One window to its end; the last sequences of its lanes, None when stopped before."""
     config, run = header.config, header.platform_run_id
     progress = adapters.load(conn, run, number)
     numbering = Numbering(config, config.windows[number - 1], last)
-    events = expand.merge(world.payments(), world.manifest.world_id, config.lanes)
+    events = expand.merge(_alive(world.payments(), turn), world.manifest.world_id, config.lanes)
     items = in_window(with_adjudications(events, adjudications(world.truth(), config)), config.windows[number - 1])
     acked = {lane: at.acked_seq for lane, at in progress.items()}
     feed = LaneFeed(items, numbering, config, line_writer(header_pins(header)), acked)
@@ -151,9 +163,17 @@ def _stream_window(
     return dict(enumerate(numbering.last_seq))
 
 
+def _alive(payments: Iterable[Payment], turn: Callable[[], None]) -> Iterator[Payment]:
+    """The payments; a resume passes over many of them at once, and the process lives meanwhile."""
+    for n, payment in enumerate(payments):
+        if n % 2_000 == 0:
+            turn()
+        yield payment
+
+
 def _senders(settings: WspSettings, lanes: int, run: str) -> dict[int, Sender]:
     """One connection per lane; the adjudication lane speaks to the case service."""
-    make = partial(Sender, run=run, token=token_source(settings, run), timeout_s=settings.reply_timeout_s)
+    make = partial(Sender, run=run, tokens=Tokens(settings, run), timeout_s=settings.reply_timeout_s)
     senders = {lane: make(settings.ig_url, "/v1/events") for lane in range(lanes)}
     return {**senders, lanes: make(settings.cm_url, "/v1/adjudications")}
 
@@ -169,8 +189,9 @@ def _end(store: EvidenceStore, stream: Stream, numbering: Numbering, run: str, n
 
 
 def evaluators(settings: WspSettings, shared: Shared) -> dict[str, Evaluate]:
-    """P3 from the oracle store, P6 from the stream's counters and the gateway's heartbeat."""
-    return {"P3": partial(_p3, settings), "P6": partial(_p6, shared)}
+    """P3 from the oracle store, P6 from the saved progress, the stream's lag and the gateways' heartbeats."""
+    conn = connect(settings.pg_dsn, f"{settings.instance}/gates")
+    return {"P3": partial(_p3, settings), "P6": Streaming(shared, partial(adapters.classed, conn), now_us)}
 
 
 def _p3(settings: WspSettings, state: RunState) -> Evaluation:
@@ -184,25 +205,51 @@ def _p3(settings: WspSettings, state: RunState) -> Evaluation:
     return gates.evaluate_p3(gates.WorldFacts(pinned, world.manifest, problems))
 
 
-def _p6(shared: Shared, state: RunState) -> Evaluation | None:
-    """Evaluated in mid-stream and frozen there; a world too small for that is judged at its end."""
-    if not shared.streaming or shared.run != state.platform_run_id or state.header is None:
-        return None
-    board, before = shared.board, shared.seen
-    shared.seen = board.classed
-    if board.classed == 0 and not shared.ended:
-        return None
-    gateway = sum(beat.metrics.get("open_unknown", 0) for beat in state.heartbeats.values() if beat.service == "ig")
-    facts = gates.StreamFacts(
-        sent=board.sent,
-        classed=board.classed,
-        before=before,
-        ended=bool(shared.ended),
-        lag_ms=board.lag_ms(),
-        lag_limit_ms=state.header.config.lag_limit_ms,
-        open_unknowns=len(board.in_doubt) + gateway,
-        lanes=dict(state.windows_ended[1].lane_seqs) if state.windows_ended else {},
-        rate_per_s=board.rate_per_s(),
-        waived_empty=any(waiver.waiver == "empty_run" for waiver in state.waivers),
-    )
-    return gates.evaluate_p6(facts)
+class Streaming:
+    """P6: judged in mid-stream and frozen there; a world too small for that is judged at its end.
+
+    Movement needs two looks at the saved progress: what was classed before the first look shows nothing.
+    """
+
+    def __init__(self, shared: Shared, classed: Callable[[str], Mapping[int, int]], clock: Callable[[], int]) -> None:
+        """`classed(run)` = lines classed of each lane as saved; `clock` in µs."""
+        self._shared = shared
+        self._classed = classed
+        self._clock = clock
+        self._seen: tuple[str, int] | None = None
+
+    def __call__(self, state: RunState) -> Evaluation | None:
+        shared, run, header = self._shared, state.platform_run_id, state.header
+        if not shared.streaming or shared.run != run or header is None:
+            return None
+        lanes = self._classed(run)
+        classed = sum(lanes.values())
+        seen, self._seen = self._seen, (run, classed)
+        if seen is None or seen[0] != run:
+            return None
+        board = shared.board
+        gateways = _open_unknowns(state, header, self._clock())
+        facts = gates.StreamFacts(
+            sent=max(board.sent, classed),
+            classed=classed,
+            before=seen[1],
+            ended=bool(shared.ended),
+            lag_ms=board.lag_ms(),
+            lag_limit_ms=header.config.lag_limit_ms,
+            open_unknowns=None if gateways is None else gateways + len(board.in_doubt),
+            lanes={str(lane): n for lane, n in sorted(lanes.items())},
+            rate_per_s=board.rate_per_s(),
+            waived_empty=any(waiver.waiver == "empty_run" for waiver in state.waivers),
+        )
+        return gates.evaluate_p6(facts)
+
+
+def _open_unknowns(state: RunState, header: RunHeader, at_us: int) -> int | None:
+    """Open unknowns by the writers' own count; None while one of them has not said it lately."""
+    beats = [state.heartbeats.get(writer) for writer in set(header.lane_writers.values())]
+    counts = [
+        beat.metrics.get("open_unknown") if beat is not None and at_us - beat.at_us <= BEAT_MAX_AGE_US else None
+        for beat in beats
+    ]
+    known = [count for count in counts if count is not None]
+    return sum(known) if len(known) == len(counts) else None

@@ -1,9 +1,10 @@
 """One lane's HTTP side: one keep-alive connection, one request at a time, every reply kind named (dataflow.md §3)."""
 
 import http.client
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
+from typing import Protocol
 from urllib.parse import urlsplit
 
 import orjson
@@ -29,22 +30,35 @@ class Answer:
     unknown: bool = False
 
 
+class Tokens(Protocol):
+    """Where credentials come from; any thread."""
+
+    def current(self) -> str:
+        """A token that holds now."""
+        ...
+
+    def refused(self, token: str) -> None:
+        """This one was not accepted: the next is another."""
+        ...
+
+
 class Sender:
     """Posts lines to one URL. No reply, a broken connection or a 5xx is AGAIN: nothing is ever given up here."""
 
-    def __init__(self, url: str, path: str, run: str, token: Callable[[], str], timeout_s: float) -> None:
+    def __init__(self, url: str, path: str, run: str, tokens: Tokens, timeout_s: float) -> None:
         parts = urlsplit(url)
         self._host, self._port = parts.hostname or "127.0.0.1", parts.port or 80
         self._path = path
         self._run = run
-        self._token = token
+        self._tokens = tokens
         self._timeout_s = timeout_s
         self._connection: http.client.HTTPConnection | None = None
 
     def post(self, lane: int, first_seq: int, lines: Sequence[bytes], frontier_us: int) -> Answer:
         """Send lines (or none: a watermark round) with the frontier that holds behind them."""
+        token = self._tokens.current()
         headers = {
-            "Authorization": f"Bearer {self._token()}",
+            "Authorization": f"Bearer {token}",
             "Content-Type": "application/x-ndjson",
             "Fp-Run": self._run,
             "Fp-Lane": str(lane),
@@ -60,7 +74,10 @@ class Sender:
         except (OSError, http.client.HTTPException) as error:
             self.close()
             return Answer(Reply.AGAIN, detail=f"no reply: {error}")
-        return _read(response.status, body, len(lines))
+        answer = _read(response.status, body, len(lines))
+        if answer.reply is Reply.NEW_TOKEN:
+            self._tokens.refused(token)
+        return answer
 
     def close(self) -> None:
         """Let go of the connection."""
@@ -72,22 +89,33 @@ class Sender:
 def _read(status: int, body: bytes, lines: int) -> Answer:
     match status:
         case 200:
-            classes = orjson.loads(body)["classes"]
-            if len(classes) != lines:
-                return Answer(Reply.AGAIN, detail=f"{len(classes)} classes for {lines} lines")
-            return Answer(Reply.CLASSED, classes)
+            return _classed(body, lines)
         case 202:
             return Answer(Reply.AGAIN, detail="not known yet whether it was published", unknown=True)
         case 401 | 403:
             return Answer(Reply.NEW_TOKEN, detail=_detail(body))
         case 413:
             return Answer(Reply.SPLIT, detail=_detail(body))
-        case 429:
+        case 408 | 425 | 429:
             return Answer(Reply.AGAIN, detail=_detail(body))
         case _ if status >= 500:
             return Answer(Reply.AGAIN, detail=f"{status} {_detail(body)}")
         case _:
             return Answer(Reply.REFUSED, detail=f"{status} {_detail(body)}")
+
+
+def _classed(body: bytes, lines: int) -> Answer:
+    """The classes, one (class, detail) per line; a reply that is none of ours says nothing about the lines."""
+    try:
+        reply = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        reply = None
+    classes = reply.get("classes") if isinstance(reply, dict) else None
+    if not isinstance(classes, list) or not all(isinstance(line, list) and len(line) == 2 for line in classes):
+        return Answer(Reply.AGAIN, detail=f"unreadable reply: {body[:60]!r}")
+    if len(classes) != lines:
+        return Answer(Reply.AGAIN, detail=f"{len(classes)} classes for {lines} lines")
+    return Answer(Reply.CLASSED, classes)
 
 
 def _detail(body: bytes) -> str:

@@ -1,5 +1,6 @@
 """Streaming one window: every lane one batch in flight, each line classed before its lane goes on (dataflow.md §3)."""
 
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -86,24 +87,44 @@ class Stream:
         board.classed = board.sent = sum(sum(p.counts.values()) for p in self._progress.values())
 
     def run(self, stopping: Callable[[], bool]) -> bool:
-        """Send everything; True when every lane has ended with the window's frontier acknowledged."""
+        """Send everything; True when every lane has ended with the window's frontier acknowledged.
+
+        Raises Unavailable when a lane is refused for good: the other lanes then stop waiting too.
+        """
         flying: dict[Future[Settled | None], int] = {}
+        failed = threading.Event()
+
+        def halted() -> bool:
+            return failed.is_set() or stopping()
+
         self._board.started_s = time.monotonic()
         with ThreadPoolExecutor(len(self._feed.lanes), thread_name_prefix="lane") as pool:
-            while not stopping():
-                flying |= self._launch(pool, set(flying.values()), stopping)
-                if not flying:
-                    if self._finished():
-                        break
-                    time.sleep(self._interval_s / 4)
-                done, _ = wait(flying, STOP_POLL_S, FIRST_COMPLETED) if flying else ((), ())
-                for future in done:
-                    flying.pop(future)
-                    self._settle(future.result())
-                self._save(force=False)
+            try:
+                while not halted() and (flying or not self._finished()):
+                    self._turn(pool, flying, halted)
+            except BaseException:
+                failed.set()
+                raise
+        # Asked to stop: what was answered on the way out counts, so that less is sent again.
+        for future in flying:
+            self._settle(future.result())
         self._save(force=True)
         self._board.ended_s = time.monotonic()
         return self._finished()
+
+    def _turn(
+        self, pool: ThreadPoolExecutor, flying: dict[Future[Settled | None], int], halted: Callable[[], bool]
+    ) -> None:
+        """Start what can go, take in what was answered; waits no longer than something may fall due."""
+        flying |= self._launch(pool, set(flying.values()), halted)
+        free = len(flying) < len(self._feed.lanes)
+        if not flying:
+            time.sleep(self._interval_s / 4)
+        done, _ = wait(flying, self._interval_s if free else STOP_POLL_S, FIRST_COMPLETED)
+        for future in done:
+            flying.pop(future)
+            self._settle(future.result())
+        self._save(force=False)
 
     def counts(self) -> dict[int, Counter[str]]:
         """Lines by class and reason of every lane."""
@@ -138,6 +159,8 @@ class Stream:
     def _mark(self, lane: int, frontier_us: int, stopping: Callable[[], bool]) -> Settled | None:
         """A watermark round, repeated until it is acknowledged. Runs in the lane's thread."""
         answer = self._until_settled(lane, 0, (), frontier_us, stopping)
+        if answer is not None and answer.reply is Reply.SPLIT:
+            raise Unavailable(f"lane {lane}: a round without lines was called too large: {answer.detail}")
         return None if answer is None else Settled(lane, None, (), frontier_us)
 
     def _deliver(self, batch: Batch, stopping: Callable[[], bool]) -> Settled | None:
@@ -150,6 +173,8 @@ class Stream:
             if answer is None:
                 return None
             if answer.reply is Reply.SPLIT:
+                if len(piece.lines) < 2:
+                    raise Unavailable(f"lane {piece.lane}: line {piece.first_seq} alone is too large: {answer.detail}")
                 pieces[:0] = split(piece)
             else:
                 classes += answer.classes
@@ -178,6 +203,7 @@ class Stream:
         self._board.waiting_since[lane] = time.monotonic()
         try:
             while not stopping():
+                hit(Failpoint.WSP_BEFORE_SEND)
                 answer = self._senders[lane].post(lane, first_seq, lines, frontier_us)
                 hit(Failpoint.WSP_AFTER_SEND)
                 if answer.reply in (Reply.CLASSED, Reply.SPLIT):
@@ -206,6 +232,7 @@ class Stream:
             return
         moved, self._moved = self._moved, set()
         self._store.save({lane: self._progress[lane] for lane in moved})
+        hit(Failpoint.WSP_AFTER_CHECKPOINT)
         self._saved_at = now
 
 
