@@ -8,7 +8,7 @@ import signal
 import threading
 import time
 import xmlrpc.client
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,26 +44,41 @@ class Reading:
     rss_bytes: int
 
 
-def read_tree(pid: int) -> Reading | None:
-    """Counters of a process and its children; None when it is gone."""
+Family = Mapping[int, Sequence[psutil.Process]]
+
+
+def families() -> Family:
+    """Parent pid -> children of every process, read once: asking per program would read all of /proc each time."""
+    found: dict[int, list[psutil.Process]] = {}
+    for process in psutil.process_iter(["ppid"]):
+        found.setdefault(process.info["ppid"], []).append(process)
+    return found
+
+
+def read_tree(pid: int, family: Family) -> Reading | None:
+    """Counters of a process and its descendants; None when it is gone. Pages that children share count once."""
     try:
         root = psutil.Process(pid)
         total = Reading(root.create_time(), 0, 0, 0, 0)
-        for process in (root, *root.children(recursive=True)):
-            _add(total, process)
     except psutil.Error:
         return None
+    _add(total, root, shared=True)
+    waiting = list(family.get(pid, ()))
+    while waiting:
+        process = waiting.pop()
+        _add(total, process, shared=False)
+        waiting += family.get(process.pid, ())
     return total
 
 
-def _add(total: Reading, process: psutil.Process) -> None:
+def _add(total: Reading, process: psutil.Process, shared: bool) -> None:
     try:
         with process.oneshot():
             cpu, memory, io = process.cpu_times(), process.memory_info(), process.io_counters()
     except psutil.Error:
         return
     total.cpu_us += int((cpu.user + cpu.system) * 1_000_000)
-    total.rss_bytes += memory.rss
+    total.rss_bytes += memory.rss if shared else memory.rss - memory.shared
     total.read_bytes += io.read_bytes
     total.write_bytes += io.write_bytes
 
@@ -104,8 +119,9 @@ class Meter:
             states = self._supervisor.states()
         except (UserError, xmlrpc.client.Fault):  # the supervisor is going down, and we with it
             return
+        family = families()
         for name, state in states.items():
-            reading = read_tree(state.pid) if state.pid else None
+            reading = read_tree(state.pid, family) if state.pid else None
             if reading is not None:
                 yield name, reading
 

@@ -14,9 +14,10 @@ Options = dict[str, Any]
 log = logging.getLogger("fp_runtime.kafka")
 
 _FETCH: dict[FetchProfile, tuple[int, int]] = {  # least bytes, longest wait of the broker in ms
-    FetchProfile.LOW_LATENCY: (50_000, 5),
+    FetchProfile.LOW_LATENCY: (1, 500),
+    FetchProfile.GATHERED: (100_000, 100),
     FetchProfile.BULK: (100_000, 500),
-    FetchProfile.CONTROL: (1, 100),
+    FetchProfile.CONTROL: (1, 500),
 }
 
 

@@ -1,5 +1,6 @@
 """One cm_ls over a run: the cases' loop in the main thread, the label desk behind the HTTP endpoint, and P10."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
@@ -18,7 +19,6 @@ from fp_runtime.bus import FetchProfile
 from fp_runtime.kafka import open_consumer, open_producer
 from fp_runtime.participant import Evaluate
 from fp_runtime.postgres import connect
-from fp_runtime.process import Process
 
 
 @dataclass(slots=True)
@@ -41,14 +41,14 @@ class Shared:
         }
 
 
-def serve(settings: CmSettings, shared: Shared, door: Door, process: Process, state: RunState) -> None:
-    """Work on one run until it is over or the process is asked to stop."""
+def serve(settings: CmSettings, shared: Shared, door: Door, over: Callable[[], bool], state: RunState) -> None:
+    """Work on one run until `over`, which is asked once a turn and raises what ended another thread."""
     assert state.header is not None
     plan, name = plan_of(state.header), settings.instance
     case_conn, label_conn, read_conn = (
         connect(settings.pg_dsn, f"{name}/{part}") for part in ("cases", "labels", "reading")
     )
-    consumer = open_consumer(settings, "fp.cm_ls", fetch=FetchProfile.LOW_LATENCY)
+    consumer = open_consumer(settings, "fp.cm_ls", fetch=FetchProfile.GATHERED)
     producer = open_producer(settings)
     try:
         shared.cases = Cases(plan, PgCases(case_conn, plan.run, name), consumer)
@@ -59,13 +59,12 @@ def serve(settings: CmSettings, shared: Shared, door: Door, process: Process, st
             partial(reading.cases, read_conn, plan.run),
             partial(reading.case, read_conn, plan.run),
         )
-        while not process.stopping() and not process.participant.run_over():
-            process.turn()
+        while not over():
             if door.failure is not None:
                 raise door.failure
             shared.cases.turn()
     finally:
-        door.session = None
+        door.shut()
         consumer.close()
         producer.close()
         for conn in (case_conn, label_conn, read_conn):
@@ -73,12 +72,10 @@ def serve(settings: CmSettings, shared: Shared, door: Door, process: Process, st
 
 
 def evaluators(settings: CmSettings) -> dict[str, Evaluate]:
-    """P10, once the adjudication lane has ended."""
+    """P10, from tables and topics."""
     conn = connect(settings.pg_dsn, f"{settings.instance}/gates")
 
-    def p10(state: RunState) -> Evaluation | None:
-        if not facts.lane_ended(conn, state):
-            return None
+    def p10(state: RunState) -> Evaluation:
         consumer = open_consumer(settings, "fp.cm_ls.gates", fetch=FetchProfile.BULK)
         try:
             return evaluate_p10(facts.gather(conn, consumer, state))

@@ -73,7 +73,7 @@ def act(settings: DfSettings, catalogue: Catalogue, shared: ActShared, process: 
     assert state.header is not None
     plan = plan_of(state.header, catalogue)
     conn = connect(settings.pg_dsn, f"{settings.instance}/data")
-    consumer = open_consumer(settings, "fp.actions", fetch=FetchProfile.LOW_LATENCY)
+    consumer = open_consumer(settings, "fp.actions", fetch=FetchProfile.GATHERED)
     producer, actuator = open_producer(settings), HttpActuator(settings.actuator_url)
     try:
         shared.actor = Actor(
