@@ -4,7 +4,7 @@ import os
 import time
 from collections.abc import Mapping
 
-from fp_operator.metering import Reading, read_tree, used
+from fp_operator.metering import Reading, families, read_tree, used
 from fp_operator.prices import price_table
 from fp_operator.stack import Supervisor
 from fp_runtime import meter
@@ -30,7 +30,8 @@ class Spending:
         return int((time.monotonic() - self._at) * 1_000_000)
 
     def _read(self) -> Mapping[str, Reading]:
-        found = {"fp": read_tree(os.getpid())}
+        family = families()
+        found = {"fp": read_tree(os.getpid(), family)}
         if self._supervisor.alive():
-            found |= {n: read_tree(state.pid) for n, state in self._supervisor.states().items() if state.pid}
+            found |= {n: read_tree(state.pid, family) for n, state in self._supervisor.states().items() if state.pid}
         return {name: reading for name, reading in found.items() if reading is not None}
