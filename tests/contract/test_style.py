@@ -10,7 +10,6 @@ FILE_LIMIT, FUNCTION_LIMIT = 300, 40
 DEBT = {
     "libs/verify/src/fp_verify/verdict.py: final_verdict",
     "operator/src/fp_operator/programs.py: make_programs",
-    "services/cm_ls/src/fp_cm_ls/gates.py: evaluate_p10",
 }
 
 

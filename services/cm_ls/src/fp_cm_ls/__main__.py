@@ -26,7 +26,7 @@ def main() -> None:
             return process.stopping()
 
         while (state := process.participant.wait_for_run(stopping)) is not None:
-            member.serve(config, shared, door, process, state)
+            member.serve(config, shared, door, lambda: stopping() or process.participant.run_over(), state)
         listener.close()
 
 

@@ -1,13 +1,13 @@
 """The cases' loop: triggers and outcomes into timelines, one transaction per batch under compare-and-set."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
 import orjson
 
-from fp_cm_ls.plan import READ, RunPlan
+from fp_cm_ls.plan import RunPlan
 from fp_contracts import derive, topics
 from fp_contracts.downstream import ActionOutcome, CaseTrigger
 from fp_contracts.header import Header, HeaderError, Kind, unpack
@@ -17,6 +17,7 @@ from fp_contracts.timestamps import to_us
 from fp_runtime.bus import Consumer, Record
 from fp_runtime.errors import Poison
 from fp_runtime.eventtime.sequence import Seen, SourceTrack
+from fp_runtime.failpoint import Failpoint, hit
 from fp_runtime.quarantine import PoisonLimit, Quarantined
 
 POLL_S = 0.02
@@ -112,7 +113,6 @@ class Cases:
         self._consumer = consumer
         store.own()
         at = store.load() or Position(offsets=dict(plan.starts))
-        self._saved = at
         self._n = at.n
         self._offsets = dict(at.offsets)
         self._tracks = {key: SourceTrack(seq, gaps=at.gaps.get(key, ())) for key, seq in at.seqs.items()}
@@ -161,12 +161,14 @@ class Cases:
             envelope, payload = read_derived(record.value)
         except RecordError as error:
             raise Poison(Quarantine.CONTRACT_BROKEN, str(error)) from error
-        if isinstance(payload, CaseTrigger):
+        if header.kind is Kind.CASE_TRIGGER and isinstance(payload, CaseTrigger):
             fields = payload.model_dump(mode="json")
             fingerprint = derive.content_fingerprint(derive.TRIGGER_FIELDS, fields, payload.source_event_id)
             self._batch.triggers.append(TriggerRow(payload, header.source, record.partition, header.seq, fingerprint))
-        else:
+        elif header.kind is Kind.ACTION_OUTCOME and isinstance(payload, ActionOutcome):
             self._batch.outcomes.append(OutcomeRow(payload, to_us(envelope.ts_utc)))
+        else:
+            raise Poison(Quarantine.CONTRACT_BROKEN, f"{header.kind.name} holds {envelope.event_type}")
         self.counts[envelope.event_type] += 1
 
     def _commit(self) -> None:
@@ -175,8 +177,9 @@ class Cases:
         batch, position = self._batch, Position(self._n, dict(self._offsets), seqs, gaps)
         batch.position = position
         self._batch = Batch(position.n)
+        hit(Failpoint.CM_LS_BEFORE_COMMIT)
         self._store.commit(batch)
-        self._saved = position
+        hit(Failpoint.CM_LS_AFTER_COMMIT)
         self._consumer.commit(dict(position.offsets))
 
 
@@ -184,8 +187,3 @@ def lag(position: Position | None, ends: Mapping[Place, int], starts: Mapping[Pl
     """Records between a position and the ends of its topics."""
     at = starts if position is None else position.offsets
     return sum(max(0, ends[place] - at.get(place, starts[place])) for place in ends)
-
-
-def places(plan: RunPlan) -> Sequence[Place]:
-    """The topic-partitions that the cases' loop reads."""
-    return [place for place in plan.starts if place[0] in READ]

@@ -5,6 +5,8 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
+from fp_cm_ls import labels
+from fp_cm_ls.labels import DISPOSITION, Word
 from fp_contracts.downstream import ActionOutcome, CaseTrigger, LabelAssertion
 
 
@@ -37,21 +39,33 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """A case as its timeline tells it. Money in minor units."""
+    """A case as its timeline tells it; the order in which its parts came changes nothing. Money in minor units."""
 
     case_id: str
-    triggers: tuple[str, ...] = ()
-    amount_minor: int = 0
+    triggers: frozenset[str] = frozenset()
+    payments: Mapping[str, int] = field(default_factory=dict)
     outcomes: Mapping[str, str] = field(default_factory=dict)
-    labels: Mapping[str, str] = field(default_factory=dict)
+    said: Mapping[str, frozenset[Word]] = field(default_factory=dict)
     assignee: str | None = None
     notes: int = 0
     n: int = 0
 
     @property
+    def amount_minor(self) -> int:
+        """Sum over the triggered payments, each once however many triggers it brought."""
+        return sum(self.payments.values())
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """The fraud disposition of each labelled payment, as all that was said of it resolves."""
+        found = {event_id: labels.best(words) for event_id, words in self.said.items()}
+        return {event_id: value for event_id, value in found.items() if value is not None}
+
+    @property
     def status(self) -> str:
-        """OPEN until every triggered payment has a label; CLOSED then."""
-        return "CLOSED" if self.triggers and len(self.labels) >= len(self.triggers) else "OPEN"
+        """OPEN until every triggered payment has a label that is no CONFLICT; CLOSED then."""
+        known = {event_id for event_id, value in self.labels.items() if value != labels.CONFLICT}
+        return "CLOSED" if self.payments and known >= self.payments.keys() else "OPEN"
 
 
 def fold(case: Case, entry: Entry) -> Case:
@@ -60,12 +74,12 @@ def fold(case: Case, entry: Entry) -> Case:
     detail = entry.detail
     match entry.kind:
         case Kind.CASE_TRIGGERED:
-            amount = case.amount_minor + int(detail["amount_minor"])
-            return replace(case, triggers=(*case.triggers, entry.ref), amount_minor=amount)
+            payments = {**case.payments, str(detail["event_id"]): int(detail["amount_minor"])}
+            return replace(case, triggers=case.triggers | {entry.ref}, payments=payments)
         case Kind.ACTION_OUTCOME_ATTACHED:
             return replace(case, outcomes={**case.outcomes, entry.ref: str(detail["status"])})
         case Kind.LABEL_ACCEPTED | Kind.INVESTIGATOR_ASSERTION:
-            return replace(case, labels={**case.labels, str(detail["event_id"]): str(detail["label_value"])})
+            return _labelled(case, entry)
         case Kind.ASSIGNED:
             return replace(case, assignee=str(detail["assignee"]))
         case Kind.NOTE:
@@ -78,6 +92,15 @@ def fold(case: Case, entry: Entry) -> Case:
             | Kind.SNOOZED
         ):
             return case
+
+
+def _labelled(case: Case, entry: Entry) -> Case:
+    detail = entry.detail
+    if detail["label_type"] != DISPOSITION:
+        return case
+    event_id = str(detail["event_id"])
+    word = Word(str(detail["source"]), int(detail["effective_us"]), entry.event_us, str(detail["label_value"]))
+    return replace(case, said={**case.said, event_id: case.said.get(event_id, frozenset()) | {word}})
 
 
 def fold_all(case_id: str, entries: Iterable[Entry]) -> Case:
@@ -123,5 +146,6 @@ def label_attached(case_id: str, assertion: LabelAssertion) -> Entry:
         "label_type": assertion.label_type,
         "label_value": assertion.label_value,
         "source": assertion.source,
+        "effective_us": assertion.effective_us,
     }
     return Entry(case_id, kind, assertion.assertion_id, assertion.observed_us, detail)

@@ -12,6 +12,7 @@ from fp_contracts.header import HeaderError, Kind, unpack
 from fp_runtime import progress
 from fp_runtime.bus import Consumer
 from fp_runtime.postgres import Connection
+from fp_runtime.readback import read_back
 
 _COUNTED = {topics.CASE_TRIGGERS: Kind.CASE_TRIGGER, topics.LABELS: Kind.LABEL_ASSERTION}
 
@@ -27,12 +28,13 @@ _COUNTS = {
     " FROM cm.timeline t WHERE t.run = f.run AND t.case_id = f.case_id AND t.kind = 'CASE_TRIGGERED')",
     "broken_timelines": "SELECT count(*) FROM (SELECT case_id FROM cm.timeline WHERE run = %(run)s"
     " GROUP BY case_id HAVING max(n) <> count(*) OR min(n) <> 1) b",
-    "escalated_intents": "SELECT coalesce(sum(intents), 0) FROM cm.trigger WHERE run = %(run)s",
+    "escalated_intents": "SELECT coalesce(sum(intents), 0) FROM (SELECT case_id, decision_id, max(intents) AS intents"
+    " FROM cm.trigger WHERE run = %(run)s AND decision_id IS NOT NULL GROUP BY case_id, decision_id) d",
     "outcomes_attached": "SELECT count(*) FROM cm.timeline WHERE run = %(run)s AND kind = 'ACTION_OUTCOME_ATTACHED'",
     "lines": "SELECT count(*) FROM cm.label_line WHERE run = %(run)s",
     "assertions": "SELECT count(*) FROM cm.assertion WHERE run = %(run)s",
-    "acked": "SELECT coalesce(sum(n), 0) FROM (SELECT DISTINCT topic, part, first_seq, n FROM ops.outbox_fact"
-    " WHERE run = %(run)s AND source = 'ls') f",
+    "acked": "SELECT coalesce(sum(upper(span) - lower(span)), 0) FROM (SELECT unnest(range_agg(int8range(first_seq,"
+    " first_seq + n))) AS span FROM ops.outbox_fact WHERE run = %(run)s AND source = 'ls' GROUP BY topic, part) f",
     "conflicting_lines": "SELECT count(*) FROM (SELECT event_id FROM cm.assertion WHERE run = %(run)s"
     " GROUP BY event_id, label_type, source, effective_us, observed_us HAVING count(DISTINCT label_value) > 1) c",
     "principals": "SELECT count(DISTINCT principal) FROM cm.label_line WHERE run = %(run)s",
@@ -54,33 +56,30 @@ def topic_counts(consumer: Consumer, state: RunState, plan: RunPlan) -> dict[Kin
     assert state.header is not None
     seen: dict[Kind, set[tuple[str, int, int]]] = {kind: set() for kind in _COUNTED.values()}
     starts = {(topic, part): at for topic in _COUNTED for part, at in state.header.starts(topic).items()}
-    ends = consumer.ends(starts)
-    left = {place for place, at in starts.items() if ends[place] > at}
-    consumer.assign({place: starts[place] for place in left})
-    while left:
-        for record in consumer.poll(500, 1.0):
-            try:
-                header = unpack(record.header)
-            except HeaderError:
-                header = None
-            if header is not None and header.run_tag == plan.tag and header.kind is _COUNTED[record.topic]:
-                seen[header.kind].add((header.source, record.partition, header.seq))
-            if record.offset + 1 >= ends[record.topic, record.partition]:
-                left.discard((record.topic, record.partition))
+    for record in read_back(consumer, starts):
+        try:
+            header = unpack(record.header)
+        except HeaderError:
+            continue
+        if header.run_tag == plan.tag and header.kind is _COUNTED[record.topic]:
+            seen[header.kind].add((header.source, record.partition, header.seq))
     return {kind: len(found) for kind, found in seen.items()}
 
 
 def gather(conn: Connection, consumer: Consumer, state: RunState) -> CaseFacts:
-    """All facts of P10 as of now."""
+    """All facts of P10 as of now. Topics first, rows behind them: what came in between counts as not yet read."""
     assert state.header is not None
     run, plan = state.platform_run_id, plan_of(state.header)
+    ended, before = lane_ended(conn, state), consumer.ends(plan.starts)
+    on_bus = topic_counts(consumer, state, plan)
+    counts = _counts(conn, run)
     found = progress.load(conn, run, STAGE, 0)
     position = None if found is None else Position.from_bytes(found.n, found.doc)
-    behind = lag(position, consumer.ends(plan.starts), plan.starts)
-    on_bus = topic_counts(consumer, state, plan)
+    after = consumer.ends(plan.starts)
+    moved = sum(after[place] - before[place] for place in after)
     return CaseFacts(
-        lane_ended=lane_ended(conn, state),
-        lag=behind,
+        lane_ended=ended,
+        lag=moved + lag(position, after, plan.starts),
         open_gaps=0 if position is None else position.open_gaps,
         topic_triggers=on_bus[Kind.CASE_TRIGGER],
         topic_labels=on_bus[Kind.LABEL_ASSERTION],
@@ -89,7 +88,7 @@ def gather(conn: Connection, consumer: Consumer, state: RunState) -> CaseFacts:
         trigger_fingerprint=_fingerprint(conn, "SELECT fingerprint FROM cm.trigger WHERE run = %s", run),
         label_fingerprint=_fingerprint(conn, "SELECT fingerprint FROM cm.assertion WHERE run = %s", run),
         entries_by_kind=_histogram(conn, "SELECT kind, count(*) FROM cm.timeline WHERE run = %s GROUP BY 1", run),
-        **_counts(conn, run),
+        **counts,
     )
 
 

@@ -41,56 +41,68 @@ class CaseFacts:
 
 def evaluate_p10(facts: CaseFacts) -> Evaluation:
     """Equations over rows and topics; what only needs time is never final."""
+    return Evaluation((*_cases(facts), *_labels(facts), *_boundary(facts)), _documents(facts))
+
+
+def _cases(facts: CaseFacts) -> tuple[Predicate, ...]:
     done = facts.lane_ended and facts.lag == 0
-    return Evaluation(
-        (
-            _is("adjudication lane ended", str(facts.lane_ended), "True", facts.lane_ended, APPEND),
-            _zero("records not yet read", facts.lag, APPEND),
-            _equal("triggers on the bus = triggers", facts.topic_triggers, facts.trigger_rows, APPEND, done),
-            _equal("triggers = CASE_TRIGGERED entries", facts.trigger_rows, facts.triggered_entries, APPEND, done),
-            _zero("triggers in two timelines", facts.doubled_triggers, APPEND, True),
-            _zero("cases without a trigger", facts.empty_cases, APPEND, True),
-            _zero("timelines that are not dense", facts.broken_timelines, APPEND, True),
-            _equal("outcomes of escalated decisions = attached", facts.escalated_intents, facts.outcomes_attached,
-                   APPEND),
-            _equal("lines declared = lines classed", facts.declared_lines, facts.lines, APPEND, done),
-            _equal("lines accepted = assertions", facts.lines_by_class.get("ACCEPTED", 0), facts.assertions, APPEND,
-                   True),
-            _equal("label emissions = acks", facts.assertions, facts.acked, APPEND),
-            _equal("assertions = labels on the bus", facts.assertions, facts.topic_labels, APPEND),
-            _zero("open sequence gaps", facts.open_gaps, BOUNDARY),
-            _zero("quarantined records", facts.quarantined, BOUNDARY, True),
-            _zero("rejected adjudications", facts.lines_by_class.get("REJECTED", 0), BOUNDARY, True),
-            _zero("conflicting assertions", facts.conflicting_lines, BOUNDARY, True),
-            _is("writers of the adjudication lane", str(facts.principals), "at most 1", facts.principals <= 1, BOUNDARY,
-                True),
+    return (
+        _zero("records not yet read", facts.lag, APPEND),
+        _equal("triggers on the bus = triggers", facts.topic_triggers, facts.trigger_rows, APPEND, done),
+        _equal("triggers = CASE_TRIGGERED entries", facts.trigger_rows, facts.triggered_entries, APPEND, True),
+        _zero("triggers in two timelines", facts.doubled_triggers, APPEND, True),
+        _zero("cases without a trigger", facts.empty_cases, APPEND, True),
+        _zero("timelines that are not dense", facts.broken_timelines, APPEND, True),
+        _equal(
+            "outcomes of escalated decisions = attached", facts.escalated_intents, facts.outcomes_attached, APPEND
         ),
-        {
-            "closure": {
-                "cases": facts.cases,
-                "triggers": facts.trigger_rows,
-                "entries_by_kind": dict(facts.entries_by_kind),
-                "outcomes_attached": facts.outcomes_attached,
-                "labels": facts.assertions,
-                "lines_by_class": dict(facts.lines_by_class),
-                "trigger_fingerprint": facts.trigger_fingerprint,
-                "label_fingerprint": facts.label_fingerprint,
-            },
-            "append_proofs": {
-                "topic_triggers": facts.topic_triggers,
-                "topic_labels": facts.topic_labels,
-                "labels_acked": facts.acked,
-                "doubled_triggers": facts.doubled_triggers,
-                "broken_timelines": facts.broken_timelines,
-                "escalated_intents": facts.escalated_intents,
-                "quarantined": facts.quarantined,
-            },
-        },
     )  # fmt: skip
 
 
-def _is(name: str, observed: str, required: str, ok: bool, code: str, final: bool = False) -> Predicate:
-    return Predicate(name, observed, required, ok, code, final)
+def _labels(facts: CaseFacts) -> tuple[Predicate, ...]:
+    ended, accepted = facts.lane_ended, facts.lines_by_class.get("ACCEPTED", 0)
+    return (
+        Predicate("adjudication lane ended", str(ended), "True", ended, APPEND),
+        _equal("lines declared = lines classed", facts.declared_lines, facts.lines, APPEND, ended),
+        _equal("lines accepted = assertions", accepted, facts.assertions, APPEND, ended),
+        _equal("label emissions = acks", facts.assertions, facts.acked, APPEND),
+        _equal("assertions = labels on the bus", facts.assertions, facts.topic_labels, APPEND),
+    )
+
+
+def _boundary(facts: CaseFacts) -> tuple[Predicate, ...]:
+    one = facts.principals <= 1
+    return (
+        _zero("open sequence gaps", facts.open_gaps, BOUNDARY),
+        _zero("quarantined records", facts.quarantined, BOUNDARY, True),
+        _zero("rejected adjudications", facts.lines_by_class.get("REJECTED", 0), BOUNDARY, True),
+        _zero("conflicting assertions", facts.conflicting_lines, BOUNDARY, True),
+        Predicate("writers of the adjudication lane", str(facts.principals), "at most 1", one, BOUNDARY, True),
+    )
+
+
+def _documents(facts: CaseFacts) -> dict[str, dict[str, object]]:
+    return {
+        "closure": {
+            "cases": facts.cases,
+            "triggers": facts.trigger_rows,
+            "entries_by_kind": dict(facts.entries_by_kind),
+            "outcomes_attached": facts.outcomes_attached,
+            "labels": facts.assertions,
+            "lines_by_class": dict(facts.lines_by_class),
+            "trigger_fingerprint": facts.trigger_fingerprint,
+            "label_fingerprint": facts.label_fingerprint,
+        },
+        "append_proofs": {
+            "topic_triggers": facts.topic_triggers,
+            "topic_labels": facts.topic_labels,
+            "labels_acked": facts.acked,
+            "doubled_triggers": facts.doubled_triggers,
+            "broken_timelines": facts.broken_timelines,
+            "escalated_intents": facts.escalated_intents,
+            "quarantined": facts.quarantined,
+        },
+    }
 
 
 def _equal(name: str, left: int, right: int, code: str, final: bool = False) -> Predicate:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from fp_cm_ls import domain
 from fp_cm_ls.adapters import append, lock_cases, scope_of
-from fp_cm_ls.labeldesk import LabelBatch, LaneState
+from fp_cm_ls.labeldesk import LabelBatch, LaneState, LineRow
 from fp_cm_ls.plan import LABEL_SOURCE
 from fp_contracts.downstream import LabelAssertion
 from fp_runtime import outbox, ownership
@@ -33,13 +33,14 @@ class PgLabels:
         ).fetchone()
         return LaneState() if row is None else LaneState(row[0], row[1], tuple(row[2]), tuple(row[3]))
 
-    def classes(self, first: int, last: int) -> list[tuple[str, str]]:
+    def lines(self, first: int, last: int) -> list[LineRow]:
         """See labeldesk.Store."""
-        rows: list[tuple[str, str]] = self._conn.execute(
-            "SELECT class, detail FROM cm.label_line WHERE run = %s AND lane_seq BETWEEN %s AND %s ORDER BY lane_seq",
+        rows = self._conn.execute(
+            "SELECT lane_seq, class, detail, sha256 FROM cm.label_line WHERE run = %s AND lane_seq BETWEEN %s AND %s"
+            " ORDER BY lane_seq",
             (self._run, first, last),
         ).fetchall()
-        return rows
+        return [LineRow(lane_seq, line_class, detail, bytes(digest)) for lane_seq, line_class, detail, digest in rows]
 
     def known(self, assertion_ids: Sequence[str]) -> set[str]:
         """See labeldesk.Store."""

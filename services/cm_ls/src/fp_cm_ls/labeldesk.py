@@ -24,7 +24,11 @@ from fp_runtime.outbox import Queued
 
 
 class LaneBroken(Exception):
-    """A batch whose numbers do not follow the lane's: nothing of it was taken."""
+    """A batch that does not follow the lane's numbers (gap, or other bytes under a known one): nothing was taken."""
+
+    def __init__(self, code: str, detail: str) -> None:
+        super().__init__(detail)
+        self.code = code
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,8 +85,8 @@ class Store(Protocol):
         """Where the lane stands."""
         ...
 
-    def classes(self, first: int, last: int) -> list[tuple[str, str]]:
-        """First classes of lines first..last, in order."""
+    def lines(self, first: int, last: int) -> list[LineRow]:
+        """Lines first..last, as far as they are taken, in order."""
         ...
 
     def known(self, assertion_ids: Sequence[str]) -> set[str]:
@@ -114,16 +118,26 @@ class LabelDesk:
         last = first_seq + len(lines) - 1
         fresh_from = max(first_seq, self.state.last_lane_seq + 1)
         if lines and first_seq > self.state.last_lane_seq + 1:
-            raise LaneBroken(f"line {self.state.last_lane_seq + 1} is expected, {first_seq} came")
+            raise LaneBroken("LANE_SEQ_GAP", f"line {self.state.last_lane_seq + 1} is expected, {first_seq} came")
+        self._check_resent(first_seq, lines[: fresh_from - first_seq])
         fresh = lines[fresh_from - first_seq :] if lines else ()
         if fresh or frontier_us > self.state.frontier_us:
             batch = self._read(fresh_from, fresh, frontier_us, principal)
+            hit(Failpoint.CM_LS_BEFORE_COMMIT)
             self._store.commit(batch)
             self.state = batch.after
             hit(Failpoint.CM_LS_AFTER_COMMIT)
         self._store.publish_all(self._producer)
+        hit(Failpoint.CM_LS_AFTER_PUBLISH)
         self._mark()
-        return self._store.classes(first_seq, last) if lines else []
+        return [(line.line_class, line.detail) for line in self._store.lines(first_seq, last)] if lines else []
+
+    def _check_resent(self, first_seq: int, lines: Sequence[bytes]) -> None:
+        """A number stands for one line: the same number with other bytes is no resend."""
+        known = self._store.lines(first_seq, first_seq + len(lines) - 1) if lines else []
+        for row, raw in zip(known, lines, strict=True):
+            if row.sha256 != hashlib.sha256(raw).digest():
+                raise LaneBroken("LANE_SEQ_CONFLICT", f"line {row.lane_seq} was sent before with other bytes")
 
     def _read(self, first_seq: int, lines: Sequence[bytes], frontier_us: int, principal: str) -> LabelBatch:
         plan, before = self._plan, self.state

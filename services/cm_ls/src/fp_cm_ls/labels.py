@@ -2,16 +2,27 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from pydantic import ValidationError
 
 from fp_contracts import derive
 from fp_contracts.canonical import CanonicalError, parse_strict
 from fp_contracts.downstream import FRAUD_DISPOSITIONS, SOURCE_RANK, LabelAssertion
+from fp_contracts.envelope import EVENT_LIMIT
 from fp_contracts.records import Pins
 
 CONFLICT: Final = "CONFLICT"
+DISPOSITION: Final = "fraud_disposition"
+
+
+class Word(NamedTuple):
+    """What one source said of a payment, and from when on. Times in µs."""
+
+    source: str
+    effective_us: int
+    observed_us: int
+    value: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +34,8 @@ class Rejected:
 
 def read_assertion(raw: bytes, pins: Pins, window_end_us: int) -> LabelAssertion | Rejected:
     """One line of the adjudication lane; the id must be the derived one, so that a resend is the same assertion."""
+    if len(raw) > EVENT_LIMIT:
+        return Rejected("LINE_OVER_LIMIT")
     try:
         parse_strict(raw)
         assertion = LabelAssertion.model_validate_json(raw)
@@ -35,6 +48,9 @@ def read_assertion(raw: bytes, pins: Pins, window_end_us: int) -> LabelAssertion
 
 def _fault(assertion: LabelAssertion, pins: Pins, window_end_us: int) -> Rejected | None:
     subject = assertion.subject
+    texts = (subject.event_id, subject.merchant_id, subject.account_id or "", assertion.label_value, assertion.actor)
+    if any("\0" in text for text in texts):
+        return Rejected("SCHEMA_BROKEN")  # the store keeps no NUL
     expected = derive.assertion_id(
         subject.platform_run_id, subject.event_id, assertion.label_type, assertion.source, assertion.actor,
         assertion.label_value, assertion.observed_us,
@@ -45,7 +61,7 @@ def _fault(assertion: LabelAssertion, pins: Pins, window_end_us: int) -> Rejecte
         return Rejected("SOURCE_NOT_ALLOWED")
     if assertion.assertion_id != expected:
         return Rejected("ID_NOT_DERIVED")
-    if assertion.label_type == "fraud_disposition" and assertion.label_value not in FRAUD_DISPOSITIONS:
+    if assertion.label_type == DISPOSITION and assertion.label_value not in FRAUD_DISPOSITIONS:
         return Rejected("VALUE_UNKNOWN")
     if assertion.effective_us > assertion.observed_us:
         return Rejected("EFFECTIVE_AFTER_OBSERVED")
@@ -60,18 +76,27 @@ def order_of(assertion: LabelAssertion, delay_us: int, floor_us: int) -> int:
 
 
 def resolve(assertions: Iterable[LabelAssertion], as_of_us: int) -> str | None:
-    """The value known of one payment and label type as of a time (exclusive of later knowledge).
+    """The value known of one payment and label type as of a time: what was observed later counts for nothing.
 
     HUMAN over EXTERNAL over AUTO, then the latest effective, then the latest observed; a tie of different values is
     CONFLICT; nothing known is None.
     """
-    known = [item for item in assertions if item.observed_us <= as_of_us]
+    return best(
+        Word(item.source, item.effective_us, item.observed_us, item.label_value)
+        for item in assertions
+        if item.observed_us <= as_of_us
+    )
+
+
+def best(words: Iterable[Word]) -> str | None:
+    """The value that stands among all that was said; see `resolve`."""
+    known = list(words)
     if not known:
         return None
-    best = max(_precedence(item) for item in known)
-    values = {item.label_value for item in known if _precedence(item) == best}
+    highest = max(_precedence(word) for word in known)
+    values = {word.value for word in known if _precedence(word) == highest}
     return values.pop() if len(values) == 1 else CONFLICT
 
 
-def _precedence(item: LabelAssertion) -> tuple[int, int, int]:
-    return SOURCE_RANK[item.source], item.effective_us, item.observed_us
+def _precedence(word: Word) -> tuple[int, int, int]:
+    return SOURCE_RANK[word.source], word.effective_us, word.observed_us

@@ -5,31 +5,43 @@ from typing import Any
 from fp_cm_ls.domain import Entry, Kind, fold_all
 from fp_runtime.postgres import Connection
 
+LISTED = 500
+
 
 def cases(conn: Connection, run: str) -> list[dict[str, Any]]:
     """Open cases first, then by amount; at most 500."""
-    rows = conn.execute("SELECT case_id, account_id, opened_us FROM cm.case_file WHERE run = %s", (run,)).fetchall()
-    found = [_summary(conn, run, *row) for row in rows]
+    files = conn.execute("SELECT case_id, account_id, opened_us FROM cm.case_file WHERE run = %s", (run,)).fetchall()
+    rows = conn.execute(
+        "SELECT case_id, kind, ref, event_us, detail FROM cm.timeline WHERE run = %s ORDER BY case_id, n", (run,)
+    ).fetchall()
+    timelines: dict[str, list[Entry]] = {}
+    for case_id, *rest in rows:
+        timelines.setdefault(case_id, []).append(_entry(case_id, *rest))
+    found = [_summary(timelines.get(case_id, []), case_id, *rest) for case_id, *rest in files]
     found.sort(key=lambda case: (case["status"] != "OPEN", -case["amount_minor"], case["case_id"]))
-    return found[:500]
+    return found[:LISTED]
 
 
 def case(conn: Connection, run: str, case_id: str) -> dict[str, Any] | None:
     """One case with its whole timeline; None when the run has no such case."""
     row = conn.execute(
-        "SELECT case_id, account_id, opened_us FROM cm.case_file WHERE run = %s AND case_id = %s", (run, case_id)
+        "SELECT account_id, opened_us FROM cm.case_file WHERE run = %s AND case_id = %s", (run, case_id)
     ).fetchone()
     if row is None:
         return None
+    rows = conn.execute(
+        "SELECT kind, ref, event_us, detail FROM cm.timeline WHERE run = %s AND case_id = %s ORDER BY n", (run, case_id)
+    ).fetchall()
+    entries = [_entry(case_id, *row) for row in rows]
     timeline = [
         {"n": n, "kind": entry.kind.value, "ref": entry.ref, "event_us": entry.event_us, "detail": dict(entry.detail)}
-        for n, entry in enumerate(_timeline(conn, run, case_id), 1)
+        for n, entry in enumerate(entries, 1)
     ]
-    return {**_summary(conn, run, *row), "timeline": timeline}
+    return {**_summary(entries, case_id, *row), "timeline": timeline}
 
 
-def _summary(conn: Connection, run: str, case_id: str, account_id: str | None, opened_us: int) -> dict[str, Any]:
-    state = fold_all(case_id, _timeline(conn, run, case_id))
+def _summary(entries: list[Entry], case_id: str, account_id: str | None, opened_us: int) -> dict[str, Any]:
+    state = fold_all(case_id, entries)
     return {
         "case_id": case_id,
         "account_id": account_id,
@@ -38,12 +50,9 @@ def _summary(conn: Connection, run: str, case_id: str, account_id: str | None, o
         "triggers": len(state.triggers),
         "amount_minor": state.amount_minor,
         "outcomes": dict(state.outcomes),
-        "labels": dict(state.labels),
+        "labels": state.labels,
     }
 
 
-def _timeline(conn: Connection, run: str, case_id: str) -> list[Entry]:
-    rows = conn.execute(
-        "SELECT kind, ref, event_us, detail FROM cm.timeline WHERE run = %s AND case_id = %s ORDER BY n", (run, case_id)
-    ).fetchall()
-    return [Entry(case_id, Kind(kind), ref, event_us, detail) for kind, ref, event_us, detail in rows]
+def _entry(case_id: str, kind: str, ref: str, event_us: int, detail: dict[str, Any]) -> Entry:
+    return Entry(case_id, Kind(kind), ref, event_us, detail)
