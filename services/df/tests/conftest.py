@@ -10,6 +10,7 @@ import pytest
 from fp_contracts import topics
 from fp_contracts.downstream import Decision, Intent
 from fp_contracts.header import Header, Kind, unpack
+from fp_contracts.runconfig import PolicySwitch, RunConfig, RunHeader, Window, config_digest
 from fp_df import actions, sample, service
 from fp_df.actions import Actor, Effects, Executed, Progress
 from fp_df.catalogue import policies
@@ -301,3 +302,27 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(actions, "POLL_S", 0.0)
     yield
     disarm()
+
+
+@pytest.fixture(scope="session")
+def run_header() -> Callable[..., RunHeader]:
+    """A run header that pins these policies and switches (rev, event time)."""
+
+    def make(digests: Mapping[str, str], switches: Sequence[tuple[str, int]] = ()) -> RunHeader:
+        digest = "a" * 64
+        config = RunConfig(
+            profile="local", scope="spine", manifest_fingerprint="b" * 64,
+            windows=(Window(start_us=sample.START_US, end_us=END_US),), feature_schema_digest=digest,
+            policies=dict(digests), policy_initial="spine-v1",
+            policy_switches=tuple(PolicySwitch(policy_rev=rev, effective_us=at) for rev, at in switches),
+            authority_digest=digest, handles_digest=digest, image_manifest_digest=digest, price_table_digest=digest,
+            envelopes=(),
+        )  # fmt: skip
+        return RunHeader(
+            platform_run_id=sample.RUN, scenario_run_id="a" * 32, config=config,
+            run_config_digest=config_digest(config), lane_writers={}, pinned_us=0, pin_partition=0, pin_offset=0,
+            start_offsets={name: {str(part): 0 for part in range(topic.partitions)} for name, topic in
+                           topics.TOPICS.items()},
+        )  # fmt: skip
+
+    return make

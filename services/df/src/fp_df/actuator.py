@@ -9,6 +9,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
+import orjson
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse
@@ -43,6 +44,10 @@ class Effects:
         same = (row[0], row[1]) == (kind, flow_id)
         return same, same and row[2] == 1
 
+    def close(self) -> None:
+        """Let go of the file."""
+        self._db.close()
+
     def totals(self) -> dict[str, int]:
         """Number of effects, and of requests that repeated one."""
         with self._lock:
@@ -55,8 +60,7 @@ def make_app(effects: Effects) -> Starlette:
 
     async def act(request: Request) -> JSONResponse:
         key = request.headers.get("idempotency-key", "")
-        body: Any = await request.json()
-        kind, flow_id = str(body.get("kind")), str(body.get("flow_id"))
+        kind, flow_id = _asked(await request.body())
         if not key or kind not in KINDS:
             return _problem(422, "ACTION_UNKNOWN", "an Idempotency-Key and a known kind are needed")
         executed, first = effects.execute(key, kind, flow_id)
@@ -73,6 +77,15 @@ def make_app(effects: Effects) -> Starlette:
     return Starlette(
         routes=[Route("/v1/actions", act, methods=["POST"]), Route("/v1/effects", totals), Route("/livez", alive)]
     )
+
+
+def _asked(body: bytes) -> tuple[str, str]:
+    """(kind, flow_id) of a request; empty texts when it is none."""
+    try:
+        asked: Any = orjson.loads(body)
+        return str(asked["kind"]), str(asked["flow_id"])
+    except (orjson.JSONDecodeError, KeyError, TypeError, IndexError):
+        return "", ""
 
 
 def _problem(status: int, code: str, detail: str) -> JSONResponse:

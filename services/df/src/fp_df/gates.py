@@ -53,6 +53,7 @@ def evaluate_p9(facts: DecisionFacts) -> Evaluation:
             _zero("open sequence gaps", facts.open_gaps, CHAIN, False),
             _zero("unpublished records", facts.unpublished, CHAIN, False),
             _zero("quarantined records", facts.quarantined, CHAIN, True),
+            _is("payments", str(facts.topic_auth_requests), "at least 1", facts.topic_auth_requests > 0, CHAIN, final),
             _equal("auth requests = snapshots", facts.topic_auth_requests, facts.topic_snapshots, CHAIN, final),
             _equal("snapshots = decisions", facts.topic_snapshots, facts.row_decisions, CHAIN, final),
             _equal("decisions = decisions on the bus", facts.row_decisions, facts.topic_decisions, CHAIN, final),

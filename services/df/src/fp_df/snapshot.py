@@ -68,7 +68,7 @@ def _snapshot(payload: dict[str, Any]) -> Snapshot:
     return Snapshot(
         _id(source["event_id"]), origin_of(source["origin"]), _id(payload["flow_id"]),
         _optional(payload["account_id"]), payment, _currency(payload["currency"]),
-        tuple(map(_id, payload["degrade_reasons"])), digest, vector, _hex64(payload["snapshot_hash"]),
+        _codes(payload["degrade_reasons"]), digest, vector, _hex64(payload["snapshot_hash"]),
     )  # fmt: skip
 
 
@@ -91,6 +91,12 @@ def _channel(value: Any) -> str | None:
     if value not in _CHANNELS:
         raise ValueError("not a channel")
     return value  # type: ignore[no-any-return] # one of a closed set of texts
+
+
+def _codes(value: Any) -> tuple[str, ...]:
+    if type(value) is not list or not all(type(code) is str for code in value):
+        raise ValueError("not a list of codes")
+    return tuple(value)
 
 
 def _int(value: Any) -> int:
