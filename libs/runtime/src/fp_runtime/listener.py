@@ -41,5 +41,8 @@ class Listener:
 
     def close(self) -> None:
         """Finish the requests in flight and stop."""
-        self._loop.call_soon_threadsafe(self._server.stop)
-        self._thread.join(STOP_TIMEOUT_S)
+        if self._thread.is_alive():
+            self._loop.call_soon_threadsafe(self._server.stop)
+            self._thread.join(STOP_TIMEOUT_S)
+        if not self._thread.is_alive():
+            self._loop.close()
