@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from fp_cm_ls import domain
 from fp_cm_ls.adapters import append, lock_cases, scope_of
-from fp_cm_ls.labeldesk import LabelBatch, LaneState, LineRow
+from fp_cm_ls.labeldesk import Content, LabelBatch, LaneState, LineRow
 from fp_cm_ls.plan import LABEL_SOURCE
 from fp_contracts.downstream import LabelAssertion
 from fp_runtime import outbox, ownership
@@ -42,15 +42,16 @@ class PgLabels:
         ).fetchall()
         return [LineRow(lane_seq, line_class, detail, bytes(digest)) for lane_seq, line_class, detail, digest in rows]
 
-    def known(self, assertion_ids: Sequence[str]) -> set[str]:
+    def known(self, assertion_ids: Sequence[str]) -> dict[str, Content]:
         """See labeldesk.Store."""
         if not assertion_ids:
-            return set()
+            return {}
         rows = self._conn.execute(
-            "SELECT assertion_id FROM cm.assertion WHERE run = %s AND assertion_id = ANY(%s)",
+            "SELECT assertion_id, fingerprint, merchant_id, account_id FROM cm.assertion"
+            " WHERE run = %s AND assertion_id = ANY(%s)",
             (self._run, list(assertion_ids)),
         ).fetchall()
-        return {str(row[0]) for row in rows}
+        return {str(name): Content(bytes(digest).hex(), merchant, account) for name, digest, merchant, account in rows}
 
     def commit(self, batch: LabelBatch) -> None:
         """See labeldesk.Store."""

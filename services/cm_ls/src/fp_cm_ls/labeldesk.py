@@ -5,9 +5,9 @@ on every label partition: frontier = what the adjudicator promised + the effect 
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from fp_cm_ls.labels import Rejected, order_of, read_assertion
 from fp_cm_ls.plan import LABEL_PARTS, LABEL_SOURCE, RunPlan
@@ -62,6 +62,22 @@ class AssertionRow:
     fingerprint: str
 
 
+class Content(NamedTuple):
+    """What an assertion says, so that another word under its id is seen; its id does not hold all of it."""
+
+    fingerprint: str
+    merchant_id: str
+    account_id: str | None
+
+    @classmethod
+    def of(cls, assertion: LabelAssertion) -> "Content":
+        """The content of an assertion."""
+        subject = assertion.subject
+        fields = assertion.model_dump(mode="json")
+        fingerprint = derive.content_fingerprint(derive.LABEL_FIELDS, fields, subject.event_id)
+        return cls(fingerprint, subject.merchant_id, subject.account_id)
+
+
 @dataclass(slots=True)
 class LabelBatch:
     """What one request brings about."""
@@ -89,8 +105,8 @@ class Store(Protocol):
         """Lines first..last, as far as they are taken, in order."""
         ...
 
-    def known(self, assertion_ids: Sequence[str]) -> set[str]:
-        """Those of the ids that are asserted already."""
+    def known(self, assertion_ids: Sequence[str]) -> dict[str, Content]:
+        """What is asserted already under those of the ids that are known."""
         ...
 
     def commit(self, batch: LabelBatch) -> None:
@@ -146,14 +162,10 @@ class LabelDesk:
         seqs, floors = list(before.seqs), list(before.floors_us)
         batch = LabelBatch(principal, before, before)
         for lane_seq, (raw, item) in enumerate(zip(lines, read, strict=True), first_seq):
-            digest = hashlib.sha256(raw).digest()
-            if isinstance(item, Rejected):
-                batch.lines.append(LineRow(lane_seq, "REJECTED", item.reason, digest))
-            elif item.assertion_id in known:
-                batch.lines.append(LineRow(lane_seq, "DUPLICATE", item.assertion_id, digest))
-            else:
-                known.add(item.assertion_id)
-                batch.lines.append(LineRow(lane_seq, "ACCEPTED", item.assertion_id, digest))
+            line_class, detail = _classify(item, known)
+            batch.lines.append(LineRow(lane_seq, line_class, detail, hashlib.sha256(raw).digest()))
+            if line_class == "ACCEPTED" and isinstance(item, LabelAssertion):
+                known[item.assertion_id] = Content.of(item)
                 self._accept(batch, item, seqs, floors)
         frontier = max(before.frontier_us, frontier_us)
         floors = [max(floor, frontier + plan.label_delay_us) for floor in floors]
@@ -167,10 +179,7 @@ class LabelDesk:
         order_us = order_of(assertion, self._plan.label_delay_us, floors[part])
         seqs[part] += 1
         floors[part] = order_us
-        fingerprint = derive.content_fingerprint(
-            derive.LABEL_FIELDS, assertion.model_dump(mode="json"), assertion.subject.event_id
-        )
-        batch.rows.append(AssertionRow(assertion, order_us, part, seqs[part], fingerprint))
+        batch.rows.append(AssertionRow(assertion, order_us, part, seqs[part], Content.of(assertion).fingerprint))
         batch.queued.append(self._record(assertion, order_us, part, seqs[part]))
 
     def _record(self, assertion: LabelAssertion, order_us: int, part: int, seq: int) -> Queued:
@@ -205,3 +214,13 @@ class LabelDesk:
             outs.append(Out(topics.LABELS, part, b"", b"", pack(header)))
         if any(delivery.offset is None for delivery in self._producer.publish(outs)):
             raise Unavailable("a label watermark was not acknowledged")
+
+
+def _classify(item: LabelAssertion | Rejected, known: Mapping[str, Content]) -> tuple[str, str]:
+    """(class, detail) of one line. Another content under a known id is no duplicate of it."""
+    if isinstance(item, Rejected):
+        return "REJECTED", item.reason
+    said = known.get(item.assertion_id)
+    if said is None:
+        return "ACCEPTED", item.assertion_id
+    return ("DUPLICATE", item.assertion_id) if said == Content.of(item) else ("REJECTED", "ASSERTION_CONFLICT")

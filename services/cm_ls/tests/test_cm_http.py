@@ -1,0 +1,173 @@
+"""The adjudication endpoint by itself: credentials, limits, numbers, deadlines, and what ends the process."""
+
+import asyncio
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import httpx
+import pytest
+
+from fp_cm_ls.http import ADJUDICATION, Door, Session, build
+from fp_cm_ls.labeldesk import LaneBroken
+from fp_contracts.envelope import BATCH_LIMIT, BODY_LIMIT
+from fp_runtime.deadline import until
+from fp_runtime.errors import Unavailable
+from fp_runtime.health import Health
+from fp_runtime.tokens import Claims, issue, parse_keys
+
+RUN = "platform_20260101T000000Z"
+KEYS = parse_keys("k1:" + "11" * 32)
+LANE = {"Fp-Run": RUN, "Fp-Lane-Seq": "1", "Fp-Frontier": "5"}
+
+
+class Desk:
+    """Stands in for the label desk: answers by `answer`, and remembers what it was given."""
+
+    def __init__(self) -> None:
+        self.taken: list[tuple[int, int, int, str]] = []
+        self.answer: Callable[[], None] = lambda: None
+
+    def take(self, first_seq: int, lines: Sequence[bytes], frontier_us: int, principal: str) -> list[tuple[str, str]]:
+        self.answer()
+        self.taken.append((first_seq, len(lines), frontier_us, principal))
+        return [("ACCEPTED", "id")] * len(lines)
+
+
+def _raise(error: Exception) -> Callable[[], None]:
+    def fail() -> None:
+        raise error
+
+    return fail
+
+
+def bearer(**changes: Any) -> dict[str, str]:
+    claims = Claims(kid="k1", sub="wsp", run=RUN, classes=(ADJUDICATION,), exp_us=2**62)
+    return {"Authorization": f"Bearer {issue(KEYS, claims.model_copy(update=changes))}"}
+
+
+@pytest.fixture
+def desk() -> Desk:
+    return Desk()
+
+
+@pytest.fixture
+def door(desk: Desk) -> Iterator[Door]:
+    made = Door(KEYS, Health("cm_ls-0"), deadline_s=5.0)
+    case = {"c1": {"case_id": "c1"}}
+    made.session = Session(RUN, desk, lambda: list(case.values()), case.get)  # type: ignore[arg-type]
+    yield made
+    made.shut()
+
+
+def ask(door: Door, method: str, path: str, **options: Any) -> httpx.Response:
+    async def run() -> httpx.Response:
+        transport = httpx.ASGITransport(build(door), raise_app_exceptions=False)
+        async with httpx.AsyncClient(transport=transport, base_url="http://cm") as client:
+            return await client.request(method, path, **options)
+
+    return asyncio.run(run())
+
+
+def post(door: Door, body: bytes = b"{}\n{}", **headers: str) -> httpx.Response:
+    return ask(door, "POST", "/v1/adjudications", content=body, headers=bearer() | LANE | headers)
+
+
+def _code(response: httpx.Response) -> tuple[int, str]:
+    assert response.headers["content-type"] == "application/problem+json"
+    return response.status_code, response.json()["code"]
+
+
+def test_classes_come_back_in_line_order(door: Door, desk: Desk) -> None:
+    response = post(door)
+    assert (response.status_code, response.json()) == (200, {"classes": [["ACCEPTED", "id"]] * 2})
+    assert desk.taken == [(1, 2, 5, "wsp")]
+    assert post(door, b"").json() == {"classes": []}
+    assert desk.taken[-1] == (0, 0, 5, "wsp")
+
+
+@pytest.mark.parametrize(
+    ("headers", "expected"),
+    [
+        ({"Authorization": ""}, (401, "TOKEN_MISSING")),
+        (bearer(exp_us=1), (401, "TOKEN_EXPIRED")),
+        (bearer(run="platform_20260101T000001Z"), (403, "TOKEN_OTHER_RUN")),
+        (bearer(classes=("traffic_fraud",)), (403, "TOKEN_SCOPE")),
+        ({"Fp-Run": "platform_20260101T000001Z"}, (403, "TOKEN_OTHER_RUN")),
+        ({"Fp-Lane-Seq": "0"}, (400, "BAD_REQUEST")),
+        ({"Fp-Lane-Seq": "x"}, (400, "BAD_REQUEST")),
+        ({"Fp-Frontier": "-5"}, (400, "BAD_REQUEST")),
+    ],
+)
+def test_what_is_wrong_with_a_request_is_named(
+    door: Door, desk: Desk, headers: dict[str, str], expected: tuple[int, str]
+) -> None:
+    assert _code(post(door, **headers)) == expected
+    assert desk.taken == []
+
+
+@pytest.mark.parametrize(
+    ("body", "code"),
+    [(b"{}\n" * (BATCH_LIMIT + 1), "BATCH_OVER_LIMIT"), (b"x" * (BODY_LIMIT + 1), "BODY_OVER_LIMIT")],
+)
+def test_too_much_is_413(door: Door, desk: Desk, body: bytes, code: str) -> None:
+    assert _code(post(door, body)) == (413, code)
+    assert desk.taken == []
+
+
+def test_a_broken_lane_is_409_and_ends_nothing(door: Door, desk: Desk) -> None:
+    desk.answer = _raise(LaneBroken("LANE_SEQ_GAP", "line 1 is expected"))
+    assert _code(post(door)) == (409, "LANE_SEQ_GAP")
+    assert door.failure is None
+
+
+@pytest.mark.parametrize("error", [Unavailable("down"), ZeroDivisionError("our bug")])
+def test_what_ends_the_desk_ends_the_process(door: Door, desk: Desk, error: Exception) -> None:
+    desk.answer = _raise(error)
+    assert _code(post(door)) == (503, "STORE_UNAVAILABLE")
+    assert door.failure is error
+    desk.answer = lambda: None
+    assert _code(post(door)) == (503, "NO_OPEN_RUN")
+    assert desk.taken == []
+
+
+def test_past_the_deadline_the_result_is_unknown_and_a_late_failure_is_seen(door: Door, desk: Desk) -> None:
+    door.deadline_s = 0.05
+    released = threading.Event()
+
+    def hang() -> None:
+        released.wait(10)
+        raise Unavailable("late")
+
+    desk.answer = hang
+    response = post(door)
+    assert (response.status_code, response.json()) == (202, {"unknown": True})
+    released.set()
+    assert isinstance(until(lambda: door.failure, 10, "the late failure"), Unavailable)
+
+
+def test_no_run_is_503_and_a_shut_session_takes_nothing(door: Door, desk: Desk) -> None:
+    session = door.session
+    assert session is not None
+    door.shut()
+    assert _code(post(door)) == (503, "NO_OPEN_RUN")
+    late = door.take(session, 1, [b"{}"], 5, "wsp")
+    assert late.exception(10) is not None
+    assert (desk.taken, door.failure) == ([], None)
+
+
+def test_cases_are_read_beside_a_desk_that_hangs(door: Door, desk: Desk) -> None:
+    released = threading.Event()
+
+    def hang() -> None:
+        released.wait(10)
+
+    desk.answer = hang
+    door.deadline_s = 0.05
+    assert post(door).status_code == 202
+    listed = ask(door, "GET", "/v1/cases", headers=bearer())
+    assert listed.json() == {"cases": [{"case_id": "c1"}]}
+    assert ask(door, "GET", "/v1/cases/c1", headers=bearer()).json() == {"case_id": "c1"}
+    assert _code(ask(door, "GET", "/v1/cases/none", headers=bearer())) == (404, "CASE_UNKNOWN")
+    assert _code(ask(door, "GET", "/v1/cases")) == (401, "TOKEN_MISSING")
+    released.set()
