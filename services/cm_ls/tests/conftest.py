@@ -26,13 +26,13 @@ def assertion() -> Callable[..., LabelAssertion]:
     """assertion(event_id="e1", **changes): its id is the derived one unless given."""
 
     def make(event_id: str = "e1", run: str = RUN, merchant: str = "m1", **changes: Any) -> LabelAssertion:
-        fields = {
+        fields: dict[str, Any] = {
             "label_type": "fraud_disposition", "label_value": "FRAUD_CONFIRMED", "effective_us": 5, "observed_us": 9,
             "source": "EXTERNAL", "actor": "adjudicator",
         } | changes  # fmt: skip
         known = [fields[name] for name in ("label_type", "source", "actor", "label_value", "observed_us")]
         subject = LabelSubject(platform_run_id=run, event_id=event_id, merchant_id=merchant, account_id="a1")
-        derived = {"assertion_id": derive.assertion_id(run, event_id, *known)}
+        derived: dict[str, Any] = {"assertion_id": derive.assertion_id(run, event_id, *known)}
         return LabelAssertion(subject=subject, **(derived | fields))
 
     return make
@@ -40,12 +40,12 @@ def assertion() -> Callable[..., LabelAssertion]:
 
 @pytest.fixture
 def trigger() -> Callable[..., CaseTrigger]:
-    def make(event_id: str = "e1", case: str = "c1", kind: str = "DECISION_ESCALATION") -> CaseTrigger:
+    def make(event_id: str = "e1", case: str = "c1", kind: Any = "DECISION_ESCALATION") -> CaseTrigger:
         return CaseTrigger(
             case_id=h32(case), trigger_id=h32("t", event_id, kind), trigger_type=kind, decision_id=h32("d", event_id),
             source_event_id=event_id, flow_id="f1", account_id="a1", merchant_id="m1", event_us=5, amount_minor=700,
             currency="EUR", action="REVIEW", reason_codes=(), intents=1,
-        )  # type: ignore[arg-type]  # fmt: skip
+        )  # fmt: skip
 
     return make
 

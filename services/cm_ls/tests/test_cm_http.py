@@ -69,7 +69,7 @@ def ask(door: Door, method: str, path: str, **options: Any) -> httpx.Response:
     return asyncio.run(run())
 
 
-def post(door: Door, body: bytes = b"{}\n{}", **headers: str) -> httpx.Response:
+def post(door: Door, body: bytes = b"{}\n{}", **headers: Any) -> httpx.Response:
     return ask(door, "POST", "/v1/adjudications", content=body, headers=bearer() | LANE | headers)
 
 
