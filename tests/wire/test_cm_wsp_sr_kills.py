@@ -1,0 +1,393 @@
+"""sr, wsp and cm_ls as processes on real Kafka and PostgreSQL, killed where it hurts most."""
+
+import hashlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import httpx
+import orjson
+import pytest
+
+from fp_cm_ls import facts
+from fp_cm_ls.gates import evaluate_p10
+from fp_contracts import control as c
+from fp_contracts import derive
+from fp_contracts.canonical import trusted_bytes
+from fp_contracts.downstream import ActionOutcome, CaseTrigger
+from fp_contracts.evaluation import Evaluation
+from fp_contracts.fold import RunState
+from fp_contracts.header import Header, Kind, pack, unpack
+from fp_contracts.ids import h32, phase_execution_id, run_tag
+from fp_contracts.phases import ORDER
+from fp_contracts.records import body_of
+from fp_contracts.runconfig import RunConfig, RunHeader, SpendLimit, Window, config_digest
+from fp_contracts.topics import CASE_TRIGGERS, CONTROL, LABELS, RTDL, TOPICS
+from fp_ig.gateway import KafkaBus
+from fp_ig.proof import Committed
+from fp_ig.settings import IgSettings
+from fp_operator.stack import StackAddresses
+from fp_operator.worlds.samples import tiny_world
+from fp_runtime import controllog
+from fp_runtime.bus import Out, Record
+from fp_runtime.deadline import until
+from fp_runtime.evidence import open_store
+from fp_runtime.kafka import open_admin, open_consumer, open_producer
+from fp_runtime.postgres import Connection, connect, ensure_roles
+from fp_runtime.settings import RuntimeSettings
+from fp_runtime.tokens import Claims, issue, parse_keys
+from fp_wsp.world import whole_window
+
+pytestmark = pytest.mark.stack
+
+KEYS = "k1:" + "5a" * 32
+PASSWORD = "wire-test"
+HEX = "0" * 64
+RUN, SECOND = "platform_20260101T000000Z", "platform_20260101T000001Z"
+T0_US, END_US = 1_767_225_600_000_000, 1_767_312_000_000_000
+REF = c.EvidenceRef(key="k", sha256=HEX, size=0)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def make_config(**changes: Any) -> RunConfig:
+    envelopes = tuple(
+        SpendLimit(phase=key, max_spend_microusd=10**9, expected_duration_s=60, hard_stop="x", expected_artifacts=())
+        for key in ORDER
+    )
+    base: dict[str, Any] = {
+        "profile": "local", "scope": "spine", "manifest_fingerprint": HEX, "authority_digest": HEX,
+        "windows": (Window(start_us=T0_US, end_us=END_US),), "feature_schema_digest": HEX, "policies": {"p1": HEX},
+        "policy_initial": "p1", "handles_digest": HEX, "image_manifest_digest": HEX, "price_table_digest": HEX,
+        "envelopes": envelopes,
+    }  # fmt: skip
+    return RunConfig(**(base | changes))
+
+
+@dataclass
+class Cell:
+    """One environment: its own topics, database and folder; the processes that run in it."""
+
+    stack: StackAddresses
+    database: str
+    prefix: str
+    folder: Path
+    ports: dict[str, int] = field(default_factory=lambda: {"ig": free_port(), "cm_ls": free_port()})
+    processes: list["subprocess.Popen[bytes]"] = field(default_factory=list)
+
+    def dsn(self, role: str) -> str:
+        return replace(self.stack, pg_dsn=self.database).pg_dsn_as(role, PASSWORD)
+
+    def environ(self, service: str) -> dict[str, str]:
+        return {
+            "FP_INSTANCE": f"{service}-0", "FP_KAFKA_BOOTSTRAP": self.stack.kafka_bootstrap,
+            "FP_PG_DSN": self.dsn(f"fp_{service}"), "FP_EVIDENCE_URL": f"file://{self.folder}/evidence",
+            "FP_ORACLE_URL": f"file://{self.folder}/oracle", "FP_TOPIC_PREFIX": self.prefix,
+            "FP_PRODUCER_KEYS": KEYS, "FP_IG_URL": f"http://127.0.0.1:{self.ports['ig']}",
+            "FP_CM_URL": f"http://127.0.0.1:{self.ports['cm_ls']}", "FP_CM_PORT": str(self.ports["cm_ls"]),
+            "FP_AUTHORITY_DIGEST": HEX, "FP_HANDLES_DIGEST": HEX, "FP_GATE_WAIT_S": "10",
+        }  # fmt: skip
+
+    def start(self, service: str, failpoints: str = "") -> "subprocess.Popen[bytes]":
+        env = {"PATH": os.environ["PATH"], "FP_FAILPOINTS": failpoints} | self.environ(service)
+        with (self.folder / f"{service}.log").open("ab") as log:
+            process = subprocess.Popen([sys.executable, "-m", f"fp_{service}"], env=env, stdout=log, stderr=log)
+        self.processes.append(process)
+        return process
+
+    def settings(self) -> RuntimeSettings:
+        return RuntimeSettings(
+            instance="test-0", kafka_bootstrap=self.stack.kafka_bootstrap, pg_dsn=self.database,
+            evidence_url=f"file://{self.folder}/evidence", topic_prefix=self.prefix,
+        )  # fmt: skip
+
+    def open(self) -> Connection:
+        return connect(self.database, "test")
+
+    def publish(self, outs: Sequence[Out]) -> list[int | None]:
+        producer = open_producer(self.settings())
+        try:
+            return [delivery.offset for delivery in producer.publish(outs)]
+        finally:
+            producer.close()
+
+    def tell(self, header: RunHeader, *events: controllog.Event) -> None:
+        producer = open_producer(self.settings())
+        controllog.publish(producer, controllog.header_pins(header), events, "test", T0_US)
+        producer.close()
+
+    def records(self, topic: str) -> list[Record]:
+        """Everything on a topic now."""
+        consumer = open_consumer(self.settings(), "fp.test")
+        places = [(topic, part) for part in range(TOPICS[topic].partitions)]
+        ends = {place: end for place, end in consumer.ends(places).items() if end}
+        consumer.assign(dict.fromkeys(ends, 0))
+        found: list[Record] = []
+
+        def complete() -> bool:
+            found.extend(consumer.poll(500, 0.2))
+            return len(found) >= sum(ends.values())
+
+        try:
+            until(complete, 30, f"{topic} is read")
+        finally:
+            consumer.close()
+        return found
+
+    def control(self, run: str) -> list[tuple[str, c.ControlPayload]]:
+        """(event id, payload) of a run's control events, in order."""
+        own = [record for record in self.records(CONTROL) if record.key == run.encode()]
+        return [(envelope.event_id, payload) for _, envelope, payload in controllog.read(own)]
+
+    def pin(self, config: RunConfig) -> RunHeader:
+        """A run pinned as sr does it."""
+        part = controllog.partition_of_run(RUN)
+        starts = {topic.name: {str(p): 0 for p in range(topic.partitions)} for topic in TOPICS.values()}
+        header = RunHeader(
+            platform_run_id=RUN, scenario_run_id=h32("scenario"), config=config,
+            run_config_digest=config_digest(config), start_offsets=starts,
+            lane_writers={str(lane): "ig-0" for lane in range(config.lanes)}, pinned_us=T0_US, pin_partition=part,
+            pin_offset=0,
+        )  # fmt: skip
+        with self.open() as conn:
+            conn.execute(
+                "INSERT INTO sr.run (run, scenario_run_id, run_config_digest, pin_partition, pin_offset, header)"
+                " VALUES (%s, %s, %s, %s, %s, %s)",
+                (RUN, header.scenario_run_id, header.run_config_digest, part, 0, header.model_dump_json().encode()),
+            )
+        self.tell(header, (c.RunPinned(header=header, header_ref=REF), ()))
+        return header
+
+    def why(self, service: str) -> str:
+        return (self.folder / f"{service}.log").read_text()[-3_000:]
+
+    def dies(self, process: "subprocess.Popen[bytes]") -> None:
+        assert process.wait(60) == -signal.SIGKILL
+
+    def stop(self) -> None:
+        for process in self.processes:
+            if process.poll() is None:
+                process.terminate()
+        for process in self.processes:
+            process.wait(30)
+
+
+@pytest.fixture
+def cell(stack: StackAddresses, database: str, topic_prefix: str, tmp_path: Path) -> Iterator[Cell]:
+    ensure_roles(database, dict.fromkeys(("fp_sr", "fp_wsp", "fp_ig", "fp_cm_ls"), PASSWORD))
+    made = Cell(stack, database, topic_prefix, tmp_path)
+    admin = open_admin(made.settings())
+    admin.create_topics()
+    admin.close()
+    yield made
+    made.stop()
+
+
+def broken(evaluation: Evaluation) -> list[str]:
+    return [f"{p.name}: {p.observed}, required {p.required}" for p in evaluation.predicates if not p.ok]
+
+
+def adjudicate(cell: Cell, first_seq: int, lines: Sequence[bytes], frontier_us: int) -> list[list[str]] | None:
+    """One batch; None when there was no answer or no class yet."""
+    claims = Claims(kid="k1", sub="wsp", run=RUN, classes=("adjudication",), exp_us=2**62)
+    headers = {
+        "Authorization": f"Bearer {issue(parse_keys(KEYS), claims)}", "Fp-Run": RUN, "Fp-Lane-Seq": str(first_seq),
+        "Fp-Frontier": str(frontier_us),
+    }  # fmt: skip
+    url = f"{cell.environ('cm_ls')['FP_CM_URL']}/v1/adjudications"
+    try:
+        response = httpx.post(url, content=b"\n".join(lines), headers=headers, timeout=30)
+    except httpx.TransportError:
+        return None
+    found: list[list[str]] | None = response.json().get("classes") if response.status_code == 200 else None
+    return found
+
+
+def label(n: int) -> bytes:
+    at_us = T0_US + n
+    value = ("fraud_disposition", "EXTERNAL", "a", "FRAUD_CONFIRMED", at_us)
+    subject = {"platform_run_id": RUN, "event_id": f"e{n}", "merchant_id": f"m{n}", "account_id": None}
+    return trusted_bytes(
+        {
+            "assertion_id": derive.assertion_id(RUN, f"e{n}", *value), "subject": subject, "label_type": value[0],
+            "label_value": value[3], "effective_us": T0_US, "observed_us": at_us, "source": value[1], "actor": "a",
+            "evidence_refs": [],
+        }
+    )  # fmt: skip
+
+
+def escalated(header: RunHeader, n: int) -> list[Out]:
+    """A trigger and the outcome of its decision, as df publishes them; one source each, all in partition 0."""
+    pins, tag = controllog.header_pins(header), run_tag(RUN)
+    case, decision, event_us = h32("case", str(n)), h32("d", str(n)), T0_US + n
+    trigger = CaseTrigger(
+        case_id=case, trigger_id=h32("t", str(n)), trigger_type="DECISION_ESCALATION", decision_id=decision,
+        source_event_id=f"e{n}", flow_id="f", account_id="a", merchant_id=f"m{n}", event_us=event_us, amount_minor=5,
+        currency="EUR", action="REVIEW", reason_codes=(), intents=1,
+    )  # fmt: skip
+    outcome = ActionOutcome(
+        action_id=h32("o", str(n)), decision_id=decision, account_id="a", flow_id="f", source_event_id=f"e{n}",
+        kind="HOLD_FOR_REVIEW", idempotency_key="k", origin="DF", status="EXECUTED", attempts=1, reason=None,
+    )  # fmt: skip
+    outs = []
+    for topic, kind, source, payload, name in (
+        (RTDL, Kind.ACTION_OUTCOME, "al:0", outcome, "action_outcome"),
+        (CASE_TRIGGERS, Kind.CASE_TRIGGER, "df:0", trigger, "case_trigger"),
+    ):
+        body = body_of(pins, name, h32(name, str(n)), event_us, "df", payload)
+        head = pack(Header(kind, tag, source, n + 1, event_us, hashlib.sha256(body).digest()))
+        outs.append(Out(topic, 0, b"a", body, head))
+    return outs
+
+
+@pytest.mark.parametrize("failpoint", ["cm_ls.after_commit:kill:2", "cm_ls.before_commit:kill:2"])
+def test_labels_and_cases_survive_a_kill(cell: Cell, failpoint: str) -> None:
+    """Killed around the second commit of either loop: one label per assertion, dense sequences and timelines, P10."""
+    header = cell.pin(make_config())
+    lines = [label(n) for n in range(30)]
+    doomed = cell.start("cm_ls", failpoint)
+    assert until(lambda: adjudicate(cell, 1, lines[:10], T0_US), 60, cell.why("cm_ls")) is not None
+    cell.publish(escalated(header, 0) + escalated(header, 5))
+    cell.publish([out for n in (1, 2, 3, 4) for out in escalated(header, n)] + escalated(header, 5))
+    cell.dies(doomed)
+    cell.start("cm_ls")
+    for first, last, frontier_us in ((11, 20, T0_US), (11, 30, END_US), (1, 30, END_US)):
+        batch = partial(adjudicate, cell, first, lines[first - 1 : last], frontier_us)
+        classes = until(batch, 60, "every line has its class")
+        assert [name for name, _ in classes] == ["ACCEPTED"] * (last - first + 1)
+    seqs: dict[int, list[int]] = {}
+    for record in cell.records(LABELS):
+        found = unpack(record.header)
+        if found.kind is Kind.LABEL_ASSERTION:
+            seqs.setdefault(record.partition, []).append(found.seq)
+    assert sum(map(len, map(set, seqs.values()))) == 30
+    assert all(sorted(set(found)) == list(range(1, max(found) + 1)) for found in seqs.values())
+    ended = c.WindowEnded(window=1, lane_seqs={str(header.config.lanes): 30}, ledger_ref=REF)
+    state = RunState(RUN, header=header, windows_ended={1: ended})
+
+    def proven() -> Evaluation | None:
+        consumer = open_consumer(cell.settings(), "fp.proof")
+        with cell.open() as conn:
+            evaluation = evaluate_p10(facts.gather(conn, consumer, state))
+        consumer.close()
+        return evaluation if evaluation.settled() else None
+
+    proof = until(proven, 60, "P10 is settled", interval_s=0.2)
+    assert broken(proof) == []
+    kinds = {"CASE_TRIGGERED": 6, "ACTION_INTENT_REQUESTED": 6, "ACTION_OUTCOME_ATTACHED": 6, "LABEL_ACCEPTED": 6}
+    assert proof.documents["closure"]["entries_by_kind"] == kinds
+
+
+def test_a_producer_killed_after_sending_loses_and_doubles_nothing(cell: Cell) -> None:
+    """wsp dies between a reply and its taking in; the next one sends again and every equation of P7 holds."""
+    manifest = tiny_world(f"file://{cell.folder}/oracle")
+    start_us, end_us = whole_window(manifest)
+    window = Window(start_us=start_us, end_us=end_us)
+    header = cell.pin(make_config(manifest_fingerprint=manifest.fingerprint, windows=(window,)))
+    cell.tell(header, (c.RunReady(ready_id=h32("ready")), ()))
+    cell.start("ig")
+    cell.start("cm_ls")
+    doomed = cell.start("wsp", "wsp.after_send:kill:9")
+    cell.dies(doomed)
+    cell.start("wsp")
+
+    def ended() -> c.WindowEnded | None:
+        found = [payload for _, payload in cell.control(RUN) if isinstance(payload, c.WindowEnded)]
+        return found[0] if found else None
+
+    last = until(ended, 60, "the window has ended", interval_s=0.3)
+    state = RunState(RUN, header=header, windows_ended={1: last})
+    settings = IgSettings(
+        instance="ig-0", kafka_bootstrap=cell.stack.kafka_bootstrap, pg_dsn=cell.dsn("fp_ig"),
+        evidence_url=f"file://{cell.folder}/evidence", topic_prefix=cell.prefix, producer_keys=KEYS,
+        ig_url=cell.environ("ig")["FP_IG_URL"],
+    )  # fmt: skip
+    proof = Committed(KafkaBus(settings), partial(connect, settings.pg_dsn, "proof"), lambda: 0).evaluate(state)
+    assert broken(proof) == []
+    summary = proof.documents["receipt_summary"]
+    adjudications = last.lane_seqs[str(header.config.lanes)]
+    assert summary["sent"] == sum(last.lane_seqs.values()) - adjudications
+    assert summary["sent"] == summary["admitted"] + summary["duplicate"] + summary["quarantined"] > 2_000
+    with cell.open() as conn:
+        lane = conn.execute("SELECT last_lane_seq, frontier_us FROM cm.label_lane").fetchone()
+        saved = conn.execute(
+            "SELECT sum(v.value::bigint)::bigint FROM wsp.lane, jsonb_each_text(counts) v WHERE lane < %s",
+            (header.config.lanes,),
+        ).fetchone()
+    assert lane == (adjudications, end_us)
+    assert saved == (summary["sent"],)
+    ledger = orjson.loads(open_store(settings.evidence_url).get(last.ledger_ref.key))
+    assert ledger["declared"]["sent"] == summary["sent"]
+
+
+def passed(run: str, phase: str) -> c.GatePassed:
+    receipt = c.Receipt(phase=phase, attempt=1, spend_microusd=0, first_sample=0, last_sample=0, window_us=0,
+                        artifacts=(), risk_retired="x")  # fmt: skip
+    return c.GatePassed(
+        phase=phase, attempt=1, phase_execution_id=phase_execution_id(run, phase, 1),
+        checks=(c.Check(name="c", observed="1", required="1", ok=True),), evidence=(), receipt=receipt,
+    )  # fmt: skip
+
+
+def ask(cell: Cell, run: str, config: RunConfig) -> None:
+    """A pin request with the gates of P(-1) and P0, as the operator publishes them."""
+    request = c.RunPinRequested(scenario_run_id=h32("scenario", run), config=config, actor="tester")
+    pins = controllog.pins_of(RunState(run, pin_request=request))
+    gates: list[controllog.Event] = [(passed(run, key), (key, "1")) for key in ("P(-1)", "P0")]
+    producer = open_producer(cell.settings())
+    controllog.publish(producer, pins, [(request, ()), *gates], "fp", T0_US)
+    producer.close()
+
+
+def heard(cell: Cell, run: str, wanted: Callable[[c.ControlPayload], bool]) -> list[tuple[str, c.ControlPayload]]:
+    """Events of a run that are wanted, once there is one."""
+    return until(
+        lambda: [item for item in cell.control(run) if wanted(item[1])] or None, 60, f"{run}: {cell.why('sr')}"
+    )
+
+
+def closures(payload: c.ControlPayload) -> bool:
+    return isinstance(payload, c.GatePassed | c.GateBlocked) and payload.phase == "P1"
+
+
+def test_a_pin_and_its_gate_survive_kills(cell: Cell) -> None:
+    """sr killed behind the header, behind P1's journal row and behind a refusal's: the same words, once by identity."""
+    doomed = cell.start("sr", "sr.after_header:kill:1")
+    ask(cell, RUN, make_config())
+    cell.dies(doomed)
+    assert [payload for _, payload in cell.control(RUN) if isinstance(payload, c.RunPinned)] == []
+    doomed = cell.start("sr", "gate.after_journal:kill:1")
+    cell.dies(doomed)
+    assert [payload for _, payload in cell.control(RUN) if closures(payload)] == []
+    with cell.open() as conn:
+        event, names, bodies = conn.execute("SELECT event, names, bodies FROM ops.gate_closure").fetchone() or ()
+    doomed = cell.start("sr", "gate.after_journal:kill:2")
+    pins = heard(cell, RUN, lambda payload: isinstance(payload, c.RunPinned))
+    gates = heard(cell, RUN, closures)
+    assert len({name for name, _ in pins}) == 1
+    assert len({payload.model_dump_json() for _, payload in pins}) == 1
+    assert [payload.model_dump_json().encode() for _, payload in gates] == [event]
+    assert isinstance(gates[0][1], c.GatePassed)
+    store = open_store(f"file://{cell.folder}/evidence")
+    refs = {ref.key.rpartition("/")[2].removesuffix(".json"): ref.key for ref in gates[0][1].evidence}
+    assert {name: store.get(refs[name]) for name in names} == dict(zip(names, bodies, strict=True))
+    ask(cell, SECOND, make_config())
+    cell.dies(doomed)
+    assert [payload for _, payload in cell.control(SECOND) if closures(payload)] == []
+    cell.start("sr")
+    ((_, refusal),) = heard(cell, SECOND, closures)
+    assert isinstance(refusal, c.GateBlocked)
+    assert [(blocker.code, blocker.reason.partition(":")[0]) for blocker in refusal.blockers] == [
+        ("DFULL-RUN-B1", "run lock")
+    ]
