@@ -77,11 +77,7 @@ def journal(conn: psycopg.Connection[Any], state: RunState, phase: str, evaluati
         if found is not None:
             return found
         spend = meter.book(cur, run, phase, attempt, state.earliest_open() == phase)
-        predicates = (*evaluation.predicates, *cost_predicates(state, phase, now_us))
-        if all(predicate.ok for predicate in predicates):
-            # What failed already says why; a phase that is else sound must also have bought its artifacts.
-            predicates += (spend_predicate(state, phase, spend.spend_microusd, evaluation.documents),)
-        closure = _closure(state, phase, predicates, evaluation.documents, spend)
+        closure = closure_of(state, phase, evaluation, spend, now_us)
         cur.execute(
             "INSERT INTO ops.gate_closure (run, phase, attempt, event, names, bodies) VALUES (%s, %s, %s, %s, %s, %s)"
             " ON CONFLICT DO NOTHING",
@@ -118,9 +114,13 @@ def put_evidence(store: EvidenceStore, closure: Closure, run: str) -> None:
         store.put(spec.evidence_key(run, closure.event.phase_execution_id, name), body)
 
 
-def _closure(
-    state: RunState, phase: str, predicates: tuple[Predicate, ...], documents: Mapping[str, Any], spend: meter.Spend
-) -> Closure:
+def closure_of(state: RunState, phase: str, evaluation: Evaluation, spend: meter.Spend, now_us: int) -> Closure:
+    """The closure that an evaluation brings: the owner's predicates, those of law 15, and one gate event. Pure."""
+    documents = evaluation.documents
+    predicates = (*evaluation.predicates, *cost_predicates(state, phase, now_us))
+    if all(predicate.ok for predicate in predicates):
+        # What failed already says why; a phase that is else sound must also have bought its artifacts.
+        predicates += (spend_predicate(state, phase, spend.spend_microusd, documents),)
     run, attempt, spec = state.platform_run_id, state.attempt_of(phase), PHASES[phase]
     execution = phase_execution_id(run, phase, attempt)
     bodies = {name: canonical_bytes(document) for name, document in documents.items()}

@@ -15,12 +15,12 @@ from fp_contracts.evaluation import Evaluation
 from fp_contracts.fold import RunState
 from fp_contracts.phases import PHASES
 from fp_contracts.runconfig import config_digest
-from fp_runtime import controllog, gate, lease, openrun
+from fp_runtime import controllog, openrun
 from fp_runtime.builds import build_digest
 from fp_runtime.bus import FetchProfile
+from fp_runtime.closing import Closer, PgClosings
 from fp_runtime.controllog import Event
 from fp_runtime.evidence import open_store
-from fp_runtime.failpoint import Failpoint, hit
 from fp_runtime.kafka import open_consumer, open_producer
 from fp_runtime.postgres import connect
 from fp_runtime.settings import RuntimeSettings
@@ -29,8 +29,6 @@ Evaluate = Callable[[RunState], Evaluation | None]
 React = Callable[[RunState], Sequence[Event]]
 
 HEARTBEAT_S = 10.0
-GATE_LEASE_S = 10.0
-PATIENCE = 4
 _POLL_S = 0.1
 _IDLE_POLL_S = 0.5
 
@@ -64,8 +62,6 @@ class Participant:
         self._changed = threading.Condition()
         self._done: Future[None] | None = None
         self._published: set[str] = set()
-        self._first_seen: dict[tuple[str, int], float] = {}
-        self._asked_at: dict[str, float] = {}
         self._beat_at = 0.0
         self._build_digest = build_digest(settings.service)
         self.ready = True
@@ -158,8 +154,9 @@ class Participant:
     def _serve(self, run: openrun.OpenRun) -> None:
         """Follow a run to its end. Nothing is done on a past state: the log is read to its end as of now first."""
         self._published.clear()
-        self._first_seen.clear()
-        self._asked_at.clear()
+        self._closer = Closer(
+            PgClosings(self._conn, self._settings.instance), self._store, self._publish, time.monotonic, now_us
+        )
         self._beat_at = 0.0
         state = controllog.read_run(self._consumer, run.platform_run_id, run.pin_offset)
         over = self._turn(state)
@@ -219,61 +216,7 @@ class Participant:
 
     def _close_phases(self, state: RunState) -> None:
         for phase, evaluate in self._gates.items():
-            if state.may_open(phase) and time.monotonic() >= self._asked_at.get(phase, 0.0):
-                self._close(state, phase, evaluate)
-
-    def _close(self, state: RunState, phase: str, evaluate: Evaluate) -> None:
-        """Close a phase if it can be closed now: journal, evidence, event, each safe to repeat after a crash."""
-        salt = (phase, str(state.attempt_of(phase)))
-        if "|".join(("gate", *salt)) in self._published:
-            return
-        if not self._holds_lease(state, phase):
-            self._asked_at[phase] = time.monotonic() + 1.0
-            return
-        closure = self._closure(state, phase, evaluate)
-        if closure is None:
-            return
-        hit(Failpoint.GATE_AFTER_JOURNAL)
-        gate.put_evidence(self._store, closure, state.platform_run_id)
-        hit(Failpoint.GATE_AFTER_EVIDENCE)
-        self._published.add("|".join(("gate", *salt)))
-        self._publish(state, [(closure.event, salt)])
-        hit(Failpoint.GATE_AFTER_PUBLISH)
-
-    def _holds_lease(self, state: RunState, phase: str) -> bool:
-        name = f"gate|{state.platform_run_id}|{phase}|{state.attempt_of(phase)}"
-        return lease.acquire(self._conn, name, self._settings.instance, GATE_LEASE_S)
-
-    def _closure(self, state: RunState, phase: str, evaluate: Evaluate) -> gate.Closure | None:
-        """What is journaled already, else what an evaluation brings; None while there is nothing to close."""
-        with self._conn.cursor() as cur:
-            closure = gate.load(cur, state.platform_run_id, phase, state.attempt_of(phase))
-        if closure is not None:
-            return closure
-        started = time.monotonic()
-        evaluation = evaluate(state)
-        # An evaluation may be dear: asking takes at most about a quarter of this thread's time.
-        self._asked_at[phase] = time.monotonic() + max(_POLL_S, 3 * (time.monotonic() - started))
-        if evaluation is None or not self._due(state, phase, evaluation):
-            return None
-        if not self._holds_lease(state, phase):
-            # The evaluation outlasted the lease and another member took over: its word counts.
-            return None
-        return gate.journal(self._conn, state, phase, evaluation, now_us())
-
-    def _due(self, state: RunState, phase: str, evaluation: Evaluation) -> bool:
-        """Settled, or waited for `PATIENCE` times the expected duration of the envelope (the hard stop)."""
-        if evaluation.settled() and gate.costs_known(state, phase, now_us()):
-            return True
-        first = self._first_seen.setdefault((phase, state.attempt_of(phase)), time.monotonic())
-        return time.monotonic() - first > PATIENCE * expected_duration_s(state, phase)
-
-
-def expected_duration_s(state: RunState, phase: str) -> int:
-    """The envelope's expected duration of a phase; 60 s where the envelope is missing (and the gate will block)."""
-    assert state.header is not None
-    durations = [e.expected_duration_s for e in state.header.config.envelopes if e.phase == phase]
-    return durations[0] if durations else 60
+            self._closer.turn(state, phase, evaluate)
 
 
 def owned_phases(service: str) -> tuple[str, ...]:
