@@ -188,3 +188,12 @@ def test_an_unacknowledged_watermark_answers_nothing(bench: Bench) -> None:
         bench.take(0, [], 20)
     assert bench.take(0, [], 20) == []
     assert len(bench.headers(Kind.WATERMARK)) == 5
+
+
+def test_a_start_publishes_what_a_crash_kept_back(bench: Bench, some: list[LabelAssertion]) -> None:
+    arm("cm_ls.after_commit:raise:1")
+    with pytest.raises(FailpointRaised):
+        bench.take(1, some, 20)
+    assert bench.labels() == []
+    bench.restart()
+    assert _dense(bench.labels(), 12)
