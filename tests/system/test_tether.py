@@ -78,7 +78,8 @@ def test_a_supervised_program_needs_its_supervisor() -> None:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can drop to another account")
 def test_a_change_of_account_keeps_the_tether(ended: list[psutil.Process]) -> None:
-    command = [*TETHERED, "--user", "65534:65534", "--death-signal", "INT", "--", "sleep", "1000"]
+    # Not INT: a shell's background job, and all it starts, ignores that.
+    command = [*TETHERED, "--user", "65534:65534", "--death-signal", "TERM", "--", "sleep", "1000"]
     with subprocess.Popen([sys.executable, "-c", PARENT, *command], stdout=subprocess.PIPE, text=True) as parent:
         assert parent.stdout is not None
         child = psutil.Process(int(parent.stdout.readline()))
