@@ -69,9 +69,8 @@ class TopicState(NamedTuple):
 class FetchProfile(StrEnum):
     """How long the broker gathers before it answers a fetch.
 
-    LOW_LATENCY and CONTROL: not at all (an idle fetch is renewed every 500 ms: five consumers that asked every 5 ms
-    cost the broker two thirds of a core). GATHERED: 100 kB or 100 ms, for stages nobody waits for. BULK: 100 kB or
-    500 ms.
+    LOW_LATENCY and CONTROL: not at all, and an idle fetch is renewed every 500 ms (ADR 7). GATHERED: 100 kB or 100 ms,
+    for stages nobody waits for. BULK: 100 kB or 500 ms.
     """
 
     LOW_LATENCY = "LOW_LATENCY"
