@@ -1,0 +1,230 @@
+"""Model bundles and the training job that makes them (learning.md §3, gates.md P14). Data and digests, no I/O.
+
+Shares, scores and metrics are integers in parts per million (`_ppm`), so that every document has a canonical form.
+"""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from fp_contracts.canonical import digest_of, sha256_hex
+from fp_contracts.control import Blocker, EvidenceRef
+from fp_contracts.envelope import Closed, Hex32, Hex64, Id, RunId, TimeUs
+from fp_contracts.ids import framed
+
+PPM = 1_000_000
+BUNDLE_FORMAT = "fp.bundle.v1"
+MODEL_FILES = {"logistic": "model.json", "xgboost": "model.ubj"}
+MANIFEST_FILE = "bundle.json"
+DAY_US = 86_400_000_000
+
+Family = Literal["logistic", "xgboost"]
+Share = Annotated[int, Field(ge=0, le=PPM)]
+
+
+class Thresholds(Closed):
+    """Scores (ppm) from which an action is asked for; None = never by score. Growing with the action's strength."""
+
+    step_up_ppm: Share | None
+    review_ppm: Share | None
+    block_ppm: Share | None
+
+    @model_validator(mode="after")
+    def _growing(self) -> Self:
+        given = [value for value in (self.step_up_ppm, self.review_ppm, self.block_ppm) if value is not None]
+        if given != sorted(given):
+            raise ValueError("a stronger action has a lower threshold")
+        return self
+
+
+class ActionBudgets(Closed):
+    """Shares of payments (ppm) whose score may ask for at least this action; the policy's alert budget.
+
+    The trainer turns them into `Thresholds` on the validation window, since each model has its own scale of scores.
+    """
+
+    step_up_ppm: Share = 10_000
+    review_ppm: Share = 5_000
+    block_ppm: Share = 2_000
+
+    @model_validator(mode="after")
+    def _shrinking(self) -> Self:
+        if not self.step_up_ppm >= self.review_ppm >= self.block_ppm:
+            raise ValueError("a stronger action has a larger budget")
+        return self
+
+
+class TimeBounds(Closed):
+    """Explicit windows [start, end) of payment time in microseconds."""
+
+    train_start_us: TimeUs
+    train_end_us: TimeUs
+    test_start_us: TimeUs
+    test_end_us: TimeUs
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if not self.train_start_us < self.train_end_us <= self.test_start_us < self.test_end_us:
+            raise ValueError("windows are empty or not in the order train, test")
+        return self
+
+
+class SplitRule(Closed):
+    """Train, then a gap of `delay_us` (labels of the gap are not known yet at the test), then test; by time only.
+
+    Without `bounds` the test window is the last `test_share_ppm` of the dataset's time range. The last
+    `validation_share_ppm` of the train window sets thresholds before the model is fitted on all of it.
+    """
+
+    delay_us: int = Field(default=7 * DAY_US, ge=0)
+    test_share_ppm: int = Field(default=300_000, gt=0, lt=PPM)
+    validation_share_ppm: int = Field(default=300_000, gt=0, lt=PPM)
+    bounds: TimeBounds | None = None
+
+
+class Floors(Closed):
+    """What a candidate must reach on the test window: AP ≥ max(baseline + margin, active − tolerance)."""
+
+    margin_ppm: Share = 0
+    tolerance_ppm: Share = 20_000
+    min_train_frauds: int = Field(default=20, ge=1)
+    min_test_frauds: int = Field(default=10, ge=1)
+
+
+class BundleRef(Closed):
+    """A bundle by id, by the manifest that names its files, and by the digest of what it computes."""
+
+    bundle_id: Hex32
+    model_digest: Hex64
+    manifest: EvidenceRef
+
+
+class DatasetRef(Closed):
+    """The dataset that P13 closed on: its manifest object and the fingerprint of its build intent."""
+
+    manifest: EvidenceRef
+    dataset_fingerprint: Hex64
+
+
+class TrainRequest(Closed):
+    """Everything that decides what a training computes. Equal requests give equal bundles, byte for byte."""
+
+    schema_version: Literal["v1"] = "v1"
+    platform_run_id: RunId
+    dataset: DatasetRef
+    policy_rev: Id
+    feature_set: Id
+    feature_schema_digest: Hex64
+    family: Family = "xgboost"
+    seed: int = Field(default=7, ge=0, lt=2**31)
+    split: SplitRule = SplitRule()
+    floors: Floors = Floors()
+    budgets: ActionBudgets = ActionBudgets()
+    alert_budget_per_day: int = Field(default=100, ge=1)
+    active: BundleRef | None = None
+    code_release: Id
+    environment_lock_digest: Hex64
+
+    @property
+    def digest(self) -> str:
+        """hex64 sha256 of the canonical request; names the job's outputs."""
+        return digest_of(self.model_dump(mode="json"))
+
+
+class TrainJob(Closed):
+    """REQUEST.json of `python -m fp_mf run`: the request, and where its inputs are read (no part of any digest)."""
+
+    request: TrainRequest
+    dataset_url: str
+    active_url: str | None = None
+    s3_endpoint: str | None = None
+    tracking_url: str | None = None
+
+
+class BundleManifest(Closed):
+    """What a bundle is, where it came from and what its file must hash to."""
+
+    format: Literal["fp.bundle.v1"] = "fp.bundle.v1"
+    bundle_id: Hex32
+    family: Family
+    model_file: Literal["model.json", "model.ubj"]
+    model_sha256: Hex64
+    model_size: int = Field(ge=1)
+    model_digest: Hex64
+    feature_set: Id
+    feature_schema_digest: Hex64
+    feature_names: tuple[str, ...] = Field(min_length=1)
+    policy_rev: Id
+    thresholds: Thresholds
+    dataset_fingerprint: Hex64
+    dataset_sha256: Hex64
+    train_request_digest: Hex64
+    code_release: Id
+    environment_lock_digest: Hex64
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.model_file != MODEL_FILES[self.family]:
+            raise ValueError(f"a {self.family} model is kept in {MODEL_FILES[self.family]}")
+        digest = model_digest(self.model_sha256, self.feature_schema_digest, self.policy_rev)
+        if self.model_digest != digest:
+            raise ValueError("model_digest is not that of model, schema and policy")
+        if self.bundle_id != bundle_id(self.model_dump(mode="json")):
+            raise ValueError("bundle_id is not that of the manifest")
+        return self
+
+
+def model_digest(model_sha256: str, feature_schema_digest: str, policy_rev: str) -> str:
+    """hex64 over what a bundle computes: model bytes, feature schema and policy revision."""
+    return sha256_hex(framed(model_sha256, feature_schema_digest, policy_rev))
+
+
+def bundle_id(manifest: dict[str, object]) -> str:
+    """hex32 of the canonical manifest without its own id: a repeated training names the same bundle."""
+    return digest_of({name: value for name, value in manifest.items() if name != "bundle_id"})[:32]
+
+
+class Metrics(Closed):
+    """Headline figures of one model on one window (ppm); `None` where the window cannot give it."""
+
+    rows: int = Field(ge=0)
+    frauds: int = Field(ge=0)
+    average_precision_ppm: Share | None
+    auc_ppm: Share | None
+    card_precision_ppm: Share | None
+    calibration_error_ppm: Share | None
+
+
+class EvalReport(Closed):
+    """The summary a gate reads; the full report with curves is the object `MfResult.eval_report`."""
+
+    train_request_digest: Hex64
+    windows: TimeBounds
+    candidate: Metrics
+    baseline: Metrics
+    active: Metrics | None
+    floor_ppm: Share
+    average_precision_low_ppm: Share
+    average_precision_high_ppm: Share
+    shuffled_ap_ppm: Share
+    prevalence_ppm: Share
+    checks: tuple[tuple[str, bool], ...]
+    notes: tuple[str, ...] = ()
+
+
+class MfResult(Closed):
+    """The last line of the job. Refs are objects below --out; a blocked job has blockers and no bundle."""
+
+    schema_version: Literal["v1"] = "v1"
+    platform_run_id: RunId
+    train_request_digest: Hex64
+    outcome: Literal["TRAINED", "ALREADY_PUBLISHED", "BLOCKED"]
+    eligible: bool
+    reasons: tuple[str, ...]
+    blockers: tuple[Blocker, ...]
+    summary: EvalReport | None = None
+    bundle: BundleRef | None = None
+    eval_report: EvidenceRef | None = None
+    mlflow_refs: EvidenceRef | None = None
+    bundle_receipt: EvidenceRef | None = None
+    safe_disable: EvidenceRef | None = None
