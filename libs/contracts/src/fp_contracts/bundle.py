@@ -213,12 +213,16 @@ class EvalReport(Closed):
 
 
 class MfResult(Closed):
-    """The last line of the job. Refs are objects below --out; a blocked job has blockers and no bundle."""
+    """The last line of the job. Refs are objects below --out; only a candidate that may be promoted is `eligible`.
+
+    `metrics`: rows, features, train_ms, wall_ms, cpu_ms, peak_rss_bytes. With BLOCKED the reports that were reached
+    are still named, so a person can read why.
+    """
 
     schema_version: Literal["v1"] = "v1"
     platform_run_id: RunId
     train_request_digest: Hex64
-    outcome: Literal["TRAINED", "ALREADY_PUBLISHED", "BLOCKED"]
+    status: Literal["TRAINED", "ALREADY_PUBLISHED", "DRY_RUN", "BLOCKED", "CANCELLED"]
     eligible: bool
     reasons: tuple[str, ...]
     blockers: tuple[Blocker, ...]
@@ -228,3 +232,5 @@ class MfResult(Closed):
     mlflow_refs: EvidenceRef | None = None
     bundle_receipt: EvidenceRef | None = None
     safe_disable: EvidenceRef | None = None
+    pictures: tuple[EvidenceRef, ...] = ()
+    metrics: dict[str, int] = Field(default_factory=dict)
