@@ -156,6 +156,32 @@ class PolicySwitched(Closed):
     merged_n: int
 
 
+class BundleSwitched(Closed):
+    """A df member reports the merged position from which a registry revision decides.
+
+    `bundle_ref` null = guardrails only, with the `reason` (rolled back, or why nothing named could serve).
+    """
+
+    type: Literal["bundle_switched"] = "bundle_switched"
+    bundle_slot: str
+    revision: int
+    bundle_ref: str | None
+    source: Literal["tenant", "global", "fallback", "guardrails"]
+    effective_us: TimeUs
+    partition: int
+    merged_n: int
+    reason: str = ""
+
+
+class WindowReconciled(Closed):
+    """The verdict re-checked every equation over one later window, from its own start and end."""
+
+    type: Literal["window_reconciled"] = "window_reconciled"
+    window: int
+    checks: tuple[Check, ...]
+    report_ref: EvidenceRef
+
+
 class DrillRequested(Closed):
     """Arm a failpoint in one instance: a really killed process."""
 
@@ -239,7 +265,7 @@ class RunClosed(Closed):
 
 ControlPayload = Annotated[
     RunPinRequested | RunPinned | ServiceHeartbeat | WindowEnded | PhaseOpened | GatePassed | GateBlocked | RunReady
-    | BudgetPosture | PolicyActivated | PolicySwitched | DrillRequested | DrillReported | AlertFired
-    | RunResumeRequested | WaiverGranted | RunStopped | VerdictPublished | RunClosed,
+    | BudgetPosture | PolicyActivated | PolicySwitched | BundleSwitched | WindowReconciled | DrillRequested
+    | DrillReported | AlertFired | RunResumeRequested | WaiverGranted | RunStopped | VerdictPublished | RunClosed,
     Field(discriminator="type"),
 ]  # fmt: skip

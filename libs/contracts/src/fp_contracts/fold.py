@@ -34,6 +34,8 @@ class RunState:
     budget: c.BudgetPosture | None = None
     policies: tuple[c.PolicyActivated, ...] = ()
     switched: tuple[c.PolicySwitched, ...] = ()
+    bundles: tuple[c.BundleSwitched, ...] = ()
+    reconciled: Mapping[int, c.WindowReconciled] = field(default_factory=dict)
     drills: Mapping[str, c.DrillRequested] = field(default_factory=dict)
     drill_reports: Mapping[str, c.DrillReported] = field(default_factory=dict)
     alerts: tuple[c.AlertFired, ...] = ()
@@ -95,7 +97,9 @@ def fold(state: RunState, event: c.ControlPayload) -> RunState:
             return replace(state, drills={event.drill_id: event, **state.drills})
         case c.DrillReported():
             return replace(state, drill_reports={event.drill_id: event, **state.drill_reports})
-        case c.PolicyActivated() | c.PolicySwitched() | c.AlertFired() | c.WaiverGranted():
+        case c.WindowReconciled():
+            return replace(state, reconciled={event.window: event, **state.reconciled})
+        case c.PolicyActivated() | c.PolicySwitched() | c.BundleSwitched() | c.AlertFired() | c.WaiverGranted():
             return _collect(state, event)
         case c.RunResumeRequested():
             return _resume(state, event)
@@ -109,13 +113,18 @@ def fold(state: RunState, event: c.ControlPayload) -> RunState:
             assert_never(event)
 
 
-def _collect(state: RunState, event: c.PolicyActivated | c.PolicySwitched | c.AlertFired | c.WaiverGranted) -> RunState:
+_Collected = c.PolicyActivated | c.PolicySwitched | c.BundleSwitched | c.AlertFired | c.WaiverGranted
+
+
+def _collect(state: RunState, event: _Collected) -> RunState:
     """Keep each different event once, in the order they came."""
     match event:
         case c.PolicyActivated() if event not in state.policies:
             return replace(state, policies=(*state.policies, event))
         case c.PolicySwitched() if event not in state.switched:
             return replace(state, switched=(*state.switched, event))
+        case c.BundleSwitched() if event not in state.bundles:
+            return replace(state, bundles=(*state.bundles, event))
         case c.AlertFired() if event not in state.alerts:
             return replace(state, alerts=(*state.alerts, event))
         case c.WaiverGranted() if event not in state.waivers:

@@ -8,15 +8,16 @@ from pydantic import BaseModel
 from fp_contracts.envelope import Envelope
 from fp_contracts.ingress import INGRESS_TYPES
 from fp_contracts.records import CONTROL_MODELS, DERIVED_TYPES
+from fp_contracts.registry import REGISTRY_MODELS
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 
 def payload_models() -> dict[str, type[BaseModel]]:
-    """event_type -> payload model, of ingress, derived and control records."""
+    """event_type -> payload model, of ingress, derived, control and registry records."""
     ingress: Mapping[str, type[BaseModel]] = {name: kind.model for name, kind in INGRESS_TYPES.items()}
-    control = {model.model_fields["type"].default: model for model in CONTROL_MODELS}
-    return {**ingress, **DERIVED_TYPES, **control}
+    typed: tuple[type[BaseModel], ...] = (*CONTROL_MODELS, *REGISTRY_MODELS)
+    return {**ingress, **DERIVED_TYPES, **{model.model_fields["type"].default: model for model in typed}}
 
 
 def schemas() -> dict[str, dict[str, Any]]:
