@@ -5,7 +5,7 @@ UV := .tools/bin/uv
 BIN := .venv/bin
 export UV_PYTHON_DOWNLOADS = never
 export UV_PYTHON = $(PYTHON)
-SOURCES := libs services operator
+SOURCES := libs services jobs operator
 
 .DEFAULT_GOAL := help
 
@@ -19,7 +19,7 @@ $(UV):
 	$(PYTHON) -m venv .tools
 	.tools/bin/pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
 
-.venv/.synced: $(UV) uv.lock pyproject.toml $(wildcard libs/*/pyproject.toml services/*/pyproject.toml operator/pyproject.toml)
+.venv/.synced: $(UV) uv.lock pyproject.toml $(wildcard libs/*/pyproject.toml services/*/pyproject.toml jobs/*/pyproject.toml operator/pyproject.toml)
 	$(UV) sync --frozen --quiet
 	@touch $@
 
@@ -42,7 +42,7 @@ unit: install ## Run the tests that need no server
 lint: install ## Formatting, lint, types and import contracts
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/mypy $(wildcard libs/*/src services/*/src operator/src)
+	$(BIN)/mypy $(wildcard libs/*/src services/*/src jobs/*/src operator/src)
 	$(BIN)/lint-imports
 
 .PHONY: fmt
@@ -60,7 +60,7 @@ faults: install ## The kill tests: every service killed at its failpoints, equat
 
 .PHONY: coverage
 coverage: install ## Coverage of the unit tests (reported, not chased)
-	$(BIN)/pytest -m "not stack and not system" --cov=libs --cov=services --cov=operator --cov-report=term:skip-covered
+	$(BIN)/pytest -m "not stack and not system" --cov=libs --cov=services --cov=jobs --cov=operator --cov-report=term:skip-covered
 
 .PHONY: clean
 clean: ## Remove environments and caches (never the .fp state folder)
