@@ -4,6 +4,7 @@ import pytest
 
 from fp_contracts import ingress, phases, pins, proofs, services, topics
 from fp_contracts.header import Kind
+from fp_contracts.learning import LEARNING_MODELS
 from fp_contracts.records import CONTROL_TYPES, DERIVED_TYPES
 from fp_contracts.registry import REGISTRY_MODELS
 from fp_contracts.schema import payload_models
@@ -122,7 +123,8 @@ def test_every_record_has_a_kind() -> None:
 
 def test_event_types_are_unique_over_all_records() -> None:
     parts = (ingress.INGRESS_TYPES, DERIVED_TYPES)
-    assert len(payload_models()) == sum(map(len, parts)) + len(CONTROL_TYPES) + len(REGISTRY_MODELS)
+    typed = len(CONTROL_TYPES) + len(REGISTRY_MODELS) + len(LEARNING_MODELS)
+    assert len(payload_models()) == sum(map(len, parts)) + typed
 
 
 def test_partitions_tile_over_members() -> None:

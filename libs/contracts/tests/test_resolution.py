@@ -8,13 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fp_contracts.bundle import BundleRef
 from fp_contracts.control import EvidenceRef
 from fp_contracts.records import Pins, RecordError, body_of
 from fp_contracts.registry import (
     BundleApproved,
     BundlePromotedActive,
     BundlePublished,
-    BundleRef,
     BundleRefused,
     BundleRetired,
     BundleRolledBack,
@@ -37,12 +37,19 @@ def digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+NAMES = {digest(name)[:32]: name for name in ("a", "b", "c", "mine", "other", "all", "spare")}
+
+
 def ref(key: str) -> EvidenceRef:
     return EvidenceRef(key=key, sha256=digest(key), size=1)
 
 
+def named(name: str) -> str:
+    return digest(name)[:32]
+
+
 def bundle(name: str) -> BundleRef:
-    return BundleRef(bundle_id=name, manifest=ref(f"{name}/manifest.json"), model_digest=digest(name))
+    return BundleRef(bundle_id=named(name), manifest=ref(f"{name}/manifest.json"), model_digest=digest(name))
 
 
 def published(name: str, scope: Scope = EVERYBODY) -> BundlePublished:
@@ -149,7 +156,7 @@ def test_any_race_leaves_one_chain_of_revisions(names: list[str], lag: int) -> N
     for name in names:
         states.append(registry)
         seen = states[max(0, len(states) - 1 - lag)].scope(EVERYBODY)
-        previous = seen.active.bundle_id if seen.active else None
+        previous = NAMES[seen.active.bundle_id] if seen.active else None
         registry = fold(registry, promoted(name, seen.revision + 1, previous))
     activations = registry.scope(EVERYBODY).activations
     assert [found.revision for found in activations] == list(range(1, len(activations) + 1))
@@ -183,8 +190,8 @@ def test_a_tenant_goes_before_everybody_then_the_fallbacks_then_guardrails() -> 
     registry = folded(*events)
 
     def chosen(*broken: str) -> tuple[str, str | None, int]:
-        found = resolve(registry, TENANT, 100, lambda asked: "broken" if asked.bundle_id in broken else None)
-        return found.source, found.bundle.bundle_id if found.bundle else None, len(found.skipped)
+        found = resolve(registry, TENANT, 100, lambda asked: "broken" if asked in map(bundle, broken) else None)
+        return found.source, NAMES[found.bundle.bundle_id] if found.bundle else None, len(found.skipped)
 
     assert chosen() == ("tenant", "mine", 0)
     assert chosen("mine") == ("global", "all", 1)
@@ -198,7 +205,7 @@ def test_a_fallback_that_was_tried_as_active_is_not_tried_again() -> None:
     asked: list[str] = []
 
     def broken(found: BundleRef) -> str:
-        asked.append(found.bundle_id)
+        asked.append(NAMES[found.bundle_id])
         return "broken"
 
     events = [*ready("mine", scope=TENANT), *ready("all"), *ready("all", scope=TENANT)]

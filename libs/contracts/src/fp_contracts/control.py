@@ -156,6 +156,16 @@ class PolicySwitched(Closed):
     merged_n: int
 
 
+class BundleApprovalGiven(Closed):
+    """A named person approves the candidate bundle of a run for promotion; the corridor decides whether it counts."""
+
+    type: Literal["bundle_approval_given"] = "bundle_approval_given"
+    bundle_id: Hex32
+    model_digest: Hex64
+    actor: Id
+    reason: str
+
+
 class BundleSwitched(Closed):
     """A df member reports the merged position from which a registry revision decides.
 
@@ -265,7 +275,8 @@ class RunClosed(Closed):
 
 ControlPayload = Annotated[
     RunPinRequested | RunPinned | ServiceHeartbeat | WindowEnded | PhaseOpened | GatePassed | GateBlocked | RunReady
-    | BudgetPosture | PolicyActivated | PolicySwitched | BundleSwitched | WindowReconciled | DrillRequested
-    | DrillReported | AlertFired | RunResumeRequested | WaiverGranted | RunStopped | VerdictPublished | RunClosed,
+    | BudgetPosture | PolicyActivated | PolicySwitched | BundleApprovalGiven | BundleSwitched
+    | WindowReconciled | DrillRequested | DrillReported | AlertFired | RunResumeRequested | WaiverGranted | RunStopped
+    | VerdictPublished | RunClosed,
     Field(discriminator="type"),
 ]  # fmt: skip

@@ -34,6 +34,7 @@ class RunState:
     budget: c.BudgetPosture | None = None
     policies: tuple[c.PolicyActivated, ...] = ()
     switched: tuple[c.PolicySwitched, ...] = ()
+    approvals: tuple[c.BundleApprovalGiven, ...] = ()
     bundles: tuple[c.BundleSwitched, ...] = ()
     reconciled: Mapping[int, c.WindowReconciled] = field(default_factory=dict)
     drills: Mapping[str, c.DrillRequested] = field(default_factory=dict)
@@ -99,7 +100,9 @@ def fold(state: RunState, event: c.ControlPayload) -> RunState:
             return replace(state, drill_reports={event.drill_id: event, **state.drill_reports})
         case c.WindowReconciled():
             return replace(state, reconciled={event.window: event, **state.reconciled})
-        case c.PolicyActivated() | c.PolicySwitched() | c.BundleSwitched() | c.AlertFired() | c.WaiverGranted():
+        case c.PolicyActivated() | c.PolicySwitched() | c.AlertFired() | c.WaiverGranted():
+            return _collect(state, event)
+        case c.BundleApprovalGiven() | c.BundleSwitched():
             return _collect(state, event)
         case c.RunResumeRequested():
             return _resume(state, event)
@@ -113,7 +116,9 @@ def fold(state: RunState, event: c.ControlPayload) -> RunState:
             assert_never(event)
 
 
-_Collected = c.PolicyActivated | c.PolicySwitched | c.BundleSwitched | c.AlertFired | c.WaiverGranted
+_Collected = (
+    c.PolicyActivated | c.PolicySwitched | c.BundleApprovalGiven | c.BundleSwitched | c.AlertFired | c.WaiverGranted
+)
 
 
 def _collect(state: RunState, event: _Collected) -> RunState:
@@ -123,6 +128,8 @@ def _collect(state: RunState, event: _Collected) -> RunState:
             return replace(state, policies=(*state.policies, event))
         case c.PolicySwitched() if event not in state.switched:
             return replace(state, switched=(*state.switched, event))
+        case c.BundleApprovalGiven() if event not in state.approvals:
+            return replace(state, approvals=(*state.approvals, event))
         case c.BundleSwitched() if event not in state.bundles:
             return replace(state, bundles=(*state.bundles, event))
         case c.AlertFired() if event not in state.alerts:

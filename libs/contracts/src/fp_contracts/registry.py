@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 import orjson
 from pydantic import Field, TypeAdapter, ValidationError
 
+from fp_contracts.bundle import BundleManifest, BundleRef
 from fp_contracts.control import EvidenceRef
 from fp_contracts.envelope import Closed, Envelope, Hex64, Id, TimeUs
 from fp_contracts.ids import h32
@@ -27,19 +28,6 @@ class Scope(Closed):
     mode: Literal["replay", "live"]
     bundle_slot: Id
     tenant: Id = GLOBAL
-
-
-class BundleRef(Closed):
-    """One bundle: its manifest object and model_digest = sha256(model bytes, schema, policy)."""
-
-    bundle_id: Id
-    manifest: EvidenceRef
-    model_digest: Hex64
-
-    @property
-    def text(self) -> str:
-        """The `bundle_ref` of a decision: equal in two runs that trained the same model."""
-        return f"bundle:{self.model_digest}"
 
 
 class BundlePublished(Closed):
@@ -150,6 +138,16 @@ def registry_event_id(event: RegistryPayload) -> str:
         return h32("registry", *place, "revision", str(event.revision))
     what = event.model_dump_json(exclude={"at_us"})
     return h32("registry", *place, event.type, what)
+
+
+def bundle_text(bundle: BundleRef) -> str:
+    """The `bundle_ref` of a decision: equal in two runs that trained the same model."""
+    return f"bundle:{bundle.model_digest}"
+
+
+def capabilities_of(manifest: BundleManifest) -> tuple[str, ...]:
+    """What a process must be able to do to score a bundle."""
+    return (f"format:{manifest.format}", f"family:{manifest.family}")
 
 
 def scope_of(header: RunHeader, bundle_slot: str = FRAUD_SLOT, tenant: str = GLOBAL) -> Scope:

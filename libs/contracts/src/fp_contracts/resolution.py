@@ -7,12 +7,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal, assert_never
 
+from fp_contracts.bundle import BundleRef
 from fp_contracts.registry import (
     GLOBAL,
     BundleApproved,
     BundlePromotedActive,
     BundlePublished,
-    BundleRef,
     BundleRefused,
     BundleRetired,
     BundleRolledBack,

@@ -7,6 +7,7 @@ from pydantic import BaseModel
 
 from fp_contracts.envelope import Envelope
 from fp_contracts.ingress import INGRESS_TYPES
+from fp_contracts.learning import LEARNING_MODELS
 from fp_contracts.records import CONTROL_MODELS, DERIVED_TYPES
 from fp_contracts.registry import REGISTRY_MODELS
 
@@ -14,9 +15,9 @@ DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 
 def payload_models() -> dict[str, type[BaseModel]]:
-    """event_type -> payload model, of ingress, derived, control and registry records."""
+    """event_type -> payload model, of ingress, derived, control, registry and learning records."""
     ingress: Mapping[str, type[BaseModel]] = {name: kind.model for name, kind in INGRESS_TYPES.items()}
-    typed: tuple[type[BaseModel], ...] = (*CONTROL_MODELS, *REGISTRY_MODELS)
+    typed: tuple[type[BaseModel], ...] = (*CONTROL_MODELS, *REGISTRY_MODELS, *LEARNING_MODELS)
     return {**ingress, **DERIVED_TYPES, **{model.model_fields["type"].default: model for model in typed}}
 
 
