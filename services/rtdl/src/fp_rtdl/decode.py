@@ -1,14 +1,14 @@
 """Bodies of ingress and label records as the values the join works on. Pure; reads only the fields that it needs.
 
-Not pydantic: one parse and a few type checks cost a third, and ig has validated the whole payload before. A test holds
-these readers to the contract models.
+Not pydantic: a typed parse that skips what nobody reads costs a tenth, and ig has validated the whole payload before. A
+test holds these readers to the contract models.
 """
 
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
-import orjson
+import msgspec
 
 from fp_contracts import topics
 from fp_contracts.downstream import SOURCE_RANK
@@ -19,8 +19,6 @@ from fp_contracts.timestamps import to_us
 from fp_runtime.errors import Poison
 
 ArrivalKey = tuple[str, int]
-_CHANNELS = frozenset(Channel)
-_ID_MAX = 256
 _MINOR_MAX = 2**53
 
 
@@ -80,6 +78,93 @@ class Label(NamedTuple):
 
 
 Value = Arrival | Entities | Anchor | Auth | Label | None
+Reader = Callable[[bytes, int, bytes | None], Value]
+
+_Id = Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
+_Int = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
+_Seq = Annotated[int, msgspec.Meta(ge=1, le=2**63 - 1)]
+_Minor = Annotated[int, msgspec.Meta(ge=-_MINOR_MAX, le=_MINOR_MAX)]
+_Currency = Annotated[str, msgspec.Meta(pattern=r"^[A-Z]{3}\Z")]
+_CHANNELS = frozenset(Channel)
+
+
+class _Body(msgspec.Struct, gc=False):
+    """What the join reads of a body: a subclass per kind says what of its payload."""
+
+
+class _ArrivalFields(_Body):
+    merchant_id: _Id
+    arrival_seq: _Seq
+    channel: str
+
+
+class _EntitiesFields(_Body):
+    merchant_id: _Id
+    arrival_seq: _Seq
+    account_id: _Id
+    instrument_id: _Id
+    device_id: _Id | None = None
+
+
+class _AnchorFields(_Body):
+    flow_id: _Id
+    merchant_id: _Id
+    arrival_seq: _Seq
+    account_id: _Id
+    instrument_id: _Id
+    amount_minor: _Minor
+    currency: _Currency
+
+
+class _AuthFields(_Body):
+    flow_id: _Id
+    merchant_id: _Id
+    kind: Literal["AUTH_REQUEST"]
+    amount_minor: _Minor
+    currency: _Currency
+
+
+class _Subject(_Body):
+    event_id: _Id
+    merchant_id: _Id
+
+
+class _LabelFields(_Body):
+    subject: _Subject
+    label_type: _Id
+    label_value: _Id
+    source: str
+    effective_us: _Int
+    observed_us: _Int
+
+
+class _ArrivalBody(_Body):
+    payload: _ArrivalFields
+
+
+class _EntitiesBody(_Body):
+    payload: _EntitiesFields
+
+
+class _AnchorBody(_Body):
+    payload: _AnchorFields
+
+
+class _AuthBody(_Body):
+    event_id: _Id
+    ts_utc: str
+    payload: _AuthFields
+
+
+class _LabelBody(_Body):
+    payload: _LabelFields
+
+
+_arrival_body = msgspec.json.Decoder(_ArrivalBody).decode
+_entities_body = msgspec.json.Decoder(_EntitiesBody).decode
+_anchor_body = msgspec.json.Decoder(_AnchorBody).decode
+_auth_body = msgspec.json.Decoder(_AuthBody).decode
+_label_body = msgspec.json.Decoder(_LabelBody).decode
 
 
 def decode(kind: Kind, body: bytes, offset: int, traceparent: bytes | None) -> Value:
@@ -88,88 +173,57 @@ def decode(kind: Kind, body: bytes, offset: int, traceparent: bytes | None) -> V
     if read is None:
         return None
     try:
-        envelope = orjson.loads(body)
-        return read(envelope, envelope["payload"], offset, traceparent)
-    except orjson.JSONDecodeError as error:
-        raise Poison(Quarantine.UNDECODABLE, str(error)[:100]) from error
-    except (KeyError, TypeError, ValueError) as error:
-        raise Poison(Quarantine.CONTRACT_BROKEN, f"{kind.name}: {type(error).__name__} {str(error)[:100]}") from error
+        return read(body, offset, traceparent)
+    except msgspec.ValidationError as error:
+        raise Poison(Quarantine.CONTRACT_BROKEN, f"{kind.name}: {str(error)[:100]}") from error
+    except (msgspec.DecodeError, UnicodeError) as error:
+        raise Poison(Quarantine.UNDECODABLE, f"{kind.name}: {str(error)[:100]}") from error
+    except ValueError as error:
+        raise Poison(Quarantine.CONTRACT_BROKEN, f"{kind.name}: {str(error)[:100]}") from error
 
 
-def _id(value: Any) -> str:
-    if type(value) is not str or not 1 <= len(value) <= _ID_MAX:
-        raise ValueError("not an id")
-    return value
-
-
-def _optional_id(value: Any) -> str | None:
-    return None if value is None else _id(value)
-
-
-def _int(value: Any) -> int:
-    if type(value) is not int:
-        raise ValueError("not an integer")
-    return value
-
-
-def _minor(value: Any) -> int:
-    if type(value) is not int or not -_MINOR_MAX <= value <= _MINOR_MAX:
-        raise ValueError("not an amount in minor units")
-    return value
-
-
-def _currency(value: Any) -> str:
-    if type(value) is not str or len(value) != 3 or not (value.isascii() and value.isalpha() and value.isupper()):
-        raise ValueError("not a currency")
-    return value
-
-
-def _key(payload: dict[str, Any]) -> ArrivalKey:
-    seq = _int(payload["arrival_seq"])
-    if seq < 1:
-        raise ValueError("arrival_seq below 1")
-    return _id(payload["merchant_id"]), seq
-
-
-def _arrival(_envelope: dict[str, Any], payload: dict[str, Any], offset: int, _trace: bytes | None) -> Arrival:
-    channel = payload["channel"]
-    if channel not in _CHANNELS:
+def _arrival(body: bytes, offset: int, _trace: bytes | None) -> Arrival:
+    found = _arrival_body(body).payload
+    if found.channel not in _CHANNELS:
         raise ValueError("unknown channel")
-    return Arrival(_key(payload), channel, offset)
+    return Arrival((found.merchant_id, found.arrival_seq), found.channel, offset)
 
 
-def _entities(_envelope: dict[str, Any], payload: dict[str, Any], offset: int, _trace: bytes | None) -> Entities:
-    account, instrument = _id(payload["account_id"]), _id(payload["instrument_id"])
-    return Entities(_key(payload), account, instrument, _optional_id(payload.get("device_id")), offset)
+def _entities(body: bytes, offset: int, _trace: bytes | None) -> Entities:
+    found = _entities_body(body).payload
+    key = (found.merchant_id, found.arrival_seq)
+    return Entities(key, found.account_id, found.instrument_id, found.device_id, offset)
 
 
-def _anchor(_envelope: dict[str, Any], payload: dict[str, Any], offset: int, _trace: bytes | None) -> Anchor:
+def _anchor(body: bytes, offset: int, _trace: bytes | None) -> Anchor:
+    found = _anchor_body(body).payload
     return Anchor(
-        _id(payload["flow_id"]), _key(payload), _id(payload["account_id"]), _id(payload["instrument_id"]),
-        _minor(payload["amount_minor"]), _currency(payload["currency"]), offset,
+        found.flow_id, (found.merchant_id, found.arrival_seq), found.account_id, found.instrument_id,
+        found.amount_minor, found.currency, offset,
     )  # fmt: skip
 
 
-def _auth(envelope: dict[str, Any], payload: dict[str, Any], offset: int, trace: bytes | None) -> Auth:
-    if payload["kind"] != Kind.AUTH_REQUEST.name:
-        raise ValueError("header and payload disagree on the kind")
+def _auth(body: bytes, offset: int, trace: bytes | None) -> Auth:
+    envelope = _auth_body(body)
+    found = envelope.payload
     return Auth(
-        _id(envelope["event_id"]), _id(payload["flow_id"]), _id(payload["merchant_id"]), to_us(envelope["ts_utc"]),
-        _minor(payload["amount_minor"]), _currency(payload["currency"]), offset, trace.decode() if trace else None,
+        envelope.event_id, found.flow_id, found.merchant_id, to_us(envelope.ts_utc), found.amount_minor, found.currency,
+        offset, trace.decode() if trace else None,
     )  # fmt: skip
 
 
-def _label(_envelope: dict[str, Any], payload: dict[str, Any], _offset: int, _trace: bytes | None) -> Label:
-    subject = payload["subject"]
-    if payload["source"] not in SOURCE_RANK:
+def _label(body: bytes, _offset: int, _trace: bytes | None) -> Label:
+    found = _label_body(body).payload
+    if found.source not in SOURCE_RANK:
         raise ValueError("unknown label source")
+    subject = found.subject
     return Label(
-        _id(subject["event_id"]), _id(subject["merchant_id"]), _id(payload["label_type"]), _id(payload["label_value"]),
-        payload["source"], _int(payload["effective_us"]), _int(payload["observed_us"]),
+        subject.event_id, subject.merchant_id, found.label_type, found.label_value, found.source, found.effective_us,
+        found.observed_us,
     )  # fmt: skip
 
 
-_READERS: Mapping[Kind, Callable[[dict[str, Any], dict[str, Any], int, bytes | None], Value]] = MappingProxyType(
+_READERS: Mapping[Kind, Reader] = MappingProxyType(
     {
         Kind.ARRIVAL_EVENT: _arrival,
         Kind.ARRIVAL_ENTITIES: _entities,
