@@ -10,7 +10,8 @@ from fp_contracts.header import NONE_TS, Kind, unpack
 from fp_contracts.reasons import LineClass, Quarantine
 from fp_contracts.topics import INGRESS
 from fp_ig.claims import Fact, Known, Lane, Part, Recent, Stamp, attempts, facts_of, number
-from fp_ig.domain import Admissible, Quarantined, quarantined
+from fp_ig.domain import quarantined
+from fp_ig.lines import Admissible, Quarantined
 from fp_runtime.bus import Delivery, PublishError
 
 STAMP = Stamp(b"12345678", "ig-0")

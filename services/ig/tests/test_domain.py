@@ -18,7 +18,8 @@ from fp_contracts.reasons import Quarantine
 from fp_contracts.records import Pins
 from fp_contracts.timestamps import to_us
 from fp_contracts.topics import INGRESS
-from fp_ig.domain import Admissible, Admission, Quarantined, explain, luhn_valid, parse_line
+from fp_ig.domain import Admission, explain, luhn_valid, parse_line
+from fp_ig.lines import Admissible, Quarantined
 
 ALL = frozenset(EVENT_CLASSES)
 PAN = "4111111111111111"

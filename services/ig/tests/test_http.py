@@ -11,9 +11,10 @@ from starlette.applications import Starlette
 
 from fp_contracts.envelope import BATCH_LIMIT, BODY_LIMIT, EVENT_LIMIT
 from fp_contracts.ingress import EVENT_CLASSES
-from fp_ig.domain import Admission, Quarantined
+from fp_ig.domain import Admission
 from fp_ig.http import Door, Session, build
 from fp_ig.intake import Answer, Batch, Classes, Intake, Problem, Unknown
+from fp_ig.lines import Quarantined
 from fp_runtime.health import Health
 from fp_runtime.tokens import Claims, issue, parse_keys
 

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from fp_contracts.header import NONE_TS, Header, Kind, Mark, pack, pack_plain
 from fp_contracts.reasons import LineClass, Quarantine
 from fp_contracts.topics import ARRIVAL_ENTITIES, ARRIVAL_EVENTS, FLOW_ANCHOR, INGRESS, TRAFFIC
-from fp_ig.domain import Admissible, Quarantined
+from fp_ig.lines import Admissible, Quarantined
 from fp_runtime.bus import Delivery, Out
 from fp_runtime.eventtime.lane import LaneOrder
 

@@ -1,14 +1,15 @@
 """What becomes of one raw line: Admissible or Quarantined, by its bytes, the run's pins and its lane alone. Pure.
 
-The cheap way: orjson parses. A line in ASCII whose compact re-dump equals its bytes has no duplicate keys, no text
-that is not NFC and no integer beyond 53 bits; the closed models refuse floats and depth. Any other line is parsed again
-by `parse_strict`, so both ways admit the same lines under the same hashes.
+Nearly all lines have the usual form and end in usual.py. The full way: orjson parses. A line in ASCII whose compact
+re-dump equals its bytes has no duplicate keys, no text that is not NFC and no integer beyond 53 bits; the closed models
+refuse floats and depth. Any other line is parsed again by `parse_strict`. All ways admit the same lines under the same
+hashes.
 """
 
 import hashlib
 import re
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import orjson
 
@@ -21,30 +22,11 @@ from fp_contracts.reasons import Quarantine
 from fp_contracts.records import Pins
 from fp_contracts.timestamps import to_us
 from fp_contracts.topics import INGRESS
+from fp_ig.lines import Admissible, Quarantined
+from fp_ig.usual import Usual
 
 KEPT_LIMIT = 1_048_576  # bytes of one quarantined line that are kept; of a longer one only the hash
 TOPIC_NUMBER = {topic: number for number, topic in enumerate(INGRESS)}
-
-
-class Admissible(NamedTuple):
-    """A line that may be admitted. `topic` indexes topics.INGRESS; `payload_hash` and `identity` are sha256 bytes."""
-
-    raw: bytes
-    identity: bytes
-    payload_hash: bytes
-    kind: int
-    topic: int
-    ts_us: int
-    key: bytes
-    traceparent: bytes | None
-
-
-class Quarantined(NamedTuple):
-    """A line set aside. `raw` is None where the bytes must not be kept; `sha256` is over the bytes."""
-
-    reason: Quarantine
-    sha256: bytes
-    raw: bytes | None
 
 
 class Admission:
@@ -53,6 +35,7 @@ class Admission:
     def __init__(self, pins: Pins, lanes: int) -> None:
         self._pins = pins
         self._lanes = lanes
+        self._usual = Usual(pins, lanes)
         self._identities = {
             kind.event_class: hashlib.sha256(framed(pins.platform_run_id, kind.event_class))
             for kind in INGRESS_TYPES.values()
@@ -60,6 +43,11 @@ class Admission:
 
     def read(self, raw: bytes, lane: int, classes: frozenset[str]) -> Admissible | Quarantined:
         """The line as it may be admitted in this lane under a credential for `classes`, or why it is set aside."""
+        usual = None if may_hold_pan(raw) else self._usual.read(raw, lane, classes)
+        return usual or self.read_fully(raw, lane, classes)
+
+    def read_fully(self, raw: bytes, lane: int, classes: frozenset[str]) -> Admissible | Quarantined:
+        """As `read`, whatever form the line has."""
         try:
             doc = parse_line(raw)
             spec = INGRESS_TYPES[doc["event_type"]]
@@ -166,6 +154,7 @@ _SHAPE = bytes(
     for code in range(256)
 )
 _MIN_PAN = b"0" * 13
+_BARE_MIN_PAN = b" " + _MIN_PAN
 _BARE = re.compile(rb"(?<![0-9A-Za-z])[0-9]{13,19}(?![0-9A-Za-z])")
 # Visa, Mastercard, American Express, Discover, JCB, Diners, UnionPay, Maestro.
 _NETWORK = re.compile(
@@ -175,7 +164,13 @@ _NETWORK = re.compile(
 
 
 # The span id of a traceparent is sixteen hex digits between dashes: no card number, even when all are decimal.
-_TRACE = re.compile(rb"00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
+_TRACE = re.compile(rb"(?<![0-9A-Za-z])00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}(?![0-9A-Za-z])")
+
+
+def may_hold_pan(raw: bytes) -> bool:
+    """Whether thirteen digits in a row begin a word anywhere: without that no bytes hold a bare card number."""
+    shape = raw.translate(_SHAPE)
+    return _BARE_MIN_PAN in shape or shape.startswith(_MIN_PAN)
 
 
 def has_pan(raw: bytes, doc: Any) -> bool:
@@ -183,13 +178,13 @@ def has_pan(raw: bytes, doc: Any) -> bool:
 
     `doc`, the parsed line, is looked at too when escapes may hide digits from the raw bytes.
     """
-    if _MIN_PAN in raw.translate(_SHAPE) and _holds_pan(raw):
+    if may_hold_pan(raw) and _holds_pan(raw):
         return True
     return b"\\u" in raw and doc is not None and _holds_pan(trusted_bytes(doc))
 
 
 def _holds_pan(text: bytes) -> bool:
-    return any(_NETWORK.match(digits) and luhn_valid(digits) for digits in _BARE.findall(_TRACE.sub(b"", text)))
+    return any(_NETWORK.match(digits) and luhn_valid(digits) for digits in _BARE.findall(_TRACE.sub(b" ", text)))
 
 
 def luhn_valid(digits: bytes) -> bool:

@@ -7,7 +7,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from fp_ig.domain import Admissible, Quarantined
+from fp_ig.lines import Admissible, Quarantined
 
 MAX_WAITING = 64
 MAX_GROUP = 16

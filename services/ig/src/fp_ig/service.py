@@ -12,8 +12,8 @@ from fp_contracts.reasons import LineClass
 from fp_contracts.topics import INGRESS
 from fp_ig import claims
 from fp_ig.claims import Attempt, Fact, Known, Lane, Numbered, Part, Recent, Row, Stamp
-from fp_ig.domain import Admissible, Quarantined
 from fp_ig.intake import Answer, Batch, Classes, Code, Intake, Problem, Unknown
+from fp_ig.lines import Admissible, Quarantined
 from fp_ig.resolver import Resolver
 from fp_runtime import failpoint
 from fp_runtime.bus import Producer, TopicPartition

@@ -1,0 +1,165 @@
+"""The usual form of a line, read at a fifth of the full way's cost; what is admitted here is admitted there, alike.
+
+Usual: ASCII without escapes or spaces, keys in canonical order, the run's pins, a class and a lane that are allowed.
+msgspec reads it into structs made from the contract's models. That writing them again gives the same bytes proves that
+no key is doubled, no number has another form and the payload is canonical. Any other line, valid or not, is left to the
+full way (domain.py), which also says why it is refused. Card numbers are looked for there before a line comes here.
+"""
+
+import hashlib
+from types import NoneType
+from typing import Annotated, Any, get_args
+
+import msgspec
+from annotated_types import Ge, Le
+from pydantic import StringConstraints
+
+from fp_contracts.canonical import trusted_bytes
+from fp_contracts.envelope import EVENT_LIMIT, HASHED_FIELDS, SCHEMA_VERSION, Closed, Envelope
+from fp_contracts.ids import framed
+from fp_contracts.ingress import INGRESS_TYPES, IngressType, TrafficKind, kind_of
+from fp_contracts.partition import partition_of
+from fp_contracts.records import Pins
+from fp_contracts.timestamps import US_PER_S, to_us
+from fp_contracts.topics import INGRESS
+from fp_ig.lines import Admissible
+
+INT_LIMIT = 2**53
+_MINUTES_KEPT = 4_096
+# Compared with the run's pins or looked at by `_Clock`, which is narrower than their patterns.
+_PINS = ("manifest_fingerprint", "platform_run_id", "run_config_digest", "scenario_run_id")
+_APART: dict[str, Any] = {"payload": msgspec.Raw, "ts_utc": str, **dict.fromkeys(_PINS, str)}
+_written = msgspec.json.Encoder().encode
+
+
+class Usual:
+    """Reads the lines of one run."""
+
+    def __init__(self, pins: Pins, lanes: int) -> None:
+        self._lanes = lanes
+        self._pins = tuple(getattr(pins, name) for name in _PINS)
+        self._envelope = msgspec.json.Decoder(struct_of(Envelope, _APART)).decode
+        self._types = {name: _Type(spec, pins) for name, spec in INGRESS_TYPES.items()}
+        self._us_of = _Clock().us_of
+
+    def read(self, raw: bytes, lane: int, classes: frozenset[str]) -> Admissible | None:
+        """The line as it may be admitted, None when the full way has to look at it."""
+        if len(raw) > EVENT_LIMIT or b"\\" in raw or not raw.isascii():
+            return None
+        try:
+            line = self._envelope(raw)
+            of_type = self._types[line.event_type]
+            text = bytes(line.payload)
+            payload = of_type.decode(text)
+            ts_us = self._us_of(line.ts_utc)
+        except (msgspec.MsgspecError, KeyError, ValueError):
+            return None
+        pins = (line.manifest_fingerprint, line.platform_run_id, line.run_config_digest, line.scenario_run_id)
+        merchant = payload.merchant_id
+        if (
+            pins != self._pins
+            or of_type.event_class not in classes
+            or partition_of(merchant, self._lanes) != lane
+            or _written(payload) != text
+            or _written(line) != raw
+        ):
+            return None
+        hashed = of_type.hash_head.copy()
+        hashed.update(b'%b%b"%b"}' % (text, of_type.hash_tail, line.ts_utc.encode()))
+        event_id, trace = line.event_id.encode(), line.traceparent
+        return Admissible(
+            raw,
+            hashlib.sha256(b"%b%b%b" % (of_type.identity_head, len(event_id).to_bytes(4, "big"), event_id)).digest(),
+            hashed.digest(),
+            of_type.kinds[payload.kind] if of_type.kinds else of_type.kind,
+            of_type.topic,
+            ts_us,
+            merchant.encode(),
+            trace.encode() if isinstance(trace, str) else None,
+        )
+
+
+class _Type:
+    """What is the same for every line of one event type in one run."""
+
+    def __init__(self, spec: IngressType, pins: Pins) -> None:
+        self.event_class = spec.event_class
+        self.topic = INGRESS.index(spec.topic)
+        self.decode = msgspec.json.Decoder(struct_of(spec.model)).decode
+        self.identity_head = framed(pins.platform_run_id, spec.event_class)
+        has_kind = "kind" in spec.model.model_fields
+        self.kinds = {kind: kind_of(spec.event_type, kind).value for kind in TrafficKind} if has_kind else {}
+        self.kind = kind_of(spec.event_type, None).value
+        head, self.hash_tail = _around_payload(spec.event_type, pins)
+        self.hash_head = hashlib.sha256(head)
+
+
+def _around_payload(event_type: str, pins: Pins) -> tuple[bytes, bytes]:
+    """The canonical bytes of the hashed fields before the payload, and behind it up to the time, which is the last."""
+    fields = {
+        "event_type": event_type, "schema_version": SCHEMA_VERSION, "scenario_run_id": pins.scenario_run_id,
+        "manifest_fingerprint": pins.manifest_fingerprint, "payload": None, "ts_utc": None,
+    }  # fmt: skip
+    head, mark, tail = trusted_bytes({name: fields[name] for name in HASHED_FIELDS}).partition(b'"payload":')
+    if not (tail.startswith(b"null,") and tail.endswith(b'"ts_utc":null}')):
+        raise TypeError("the hashed fields are no longer payload, others, ts_utc in this order")
+    return head + mark, tail.removeprefix(b"null").removesuffix(b"null}")
+
+
+class _Clock:
+    """`to_us` with the minutes remembered: neighbours in event time share them."""
+
+    def __init__(self) -> None:
+        self._minutes: dict[str, int] = {}
+
+    def us_of(self, text: str) -> int:
+        """As timestamps.to_us; `text` is ASCII."""
+        minute_us = self._minutes.get(text[:17])
+        second, micro = text[17:19], text[20:26]
+        if (
+            minute_us is not None and len(text) == 27 and text[19] == "." and text[26] == "Z"
+            and second.isdigit() and second < "60" and micro.isdigit()
+        ):  # fmt: skip
+            return minute_us + int(second) * US_PER_S + int(micro)
+        us = to_us(text)
+        if len(self._minutes) >= _MINUTES_KEPT:
+            self._minutes.clear()
+        self._minutes[text[:17]] = us - us % (60 * US_PER_S)
+        return us
+
+
+def struct_of(model: type[Closed], apart: dict[str, Any] | None = None) -> type[Any]:
+    """A closed msgspec struct that takes what `model` takes, fields in canonical order; those `apart` get another type.
+
+    Optional fields may be absent or null. TypeError for a rule that it cannot express.
+    """
+    fields = []
+    for name, field in sorted(model.model_fields.items()):
+        own = (apart or {}).get(name) or _constrained(field.annotation, field.metadata)
+        fields.append((name, own) if field.is_required() else (name, own | msgspec.UnsetType, msgspec.UNSET))
+    return msgspec.defstruct(model.__name__, fields, forbid_unknown_fields=True, gc=False, kw_only=True)
+
+
+def _constrained(annotation: Any, rules: list[Any]) -> Any:
+    """A field's type with its rules as msgspec writes them. Patterns are anchored: `$` would pass a last newline."""
+    given = get_args(annotation)
+    if NoneType in given:
+        (inner,) = (one for one in given if one is not NoneType)
+        return _constrained(inner, []) | None
+    if annotation is not None and hasattr(annotation, "__metadata__"):
+        return _constrained(given[0], [*rules, *annotation.__metadata__])
+    bounds: dict[str, Any] = {"ge": -INT_LIMIT, "le": INT_LIMIT} if annotation is int else {}
+    for rule in rules:
+        match rule:
+            case Ge(ge=least):
+                bounds["ge"] = least
+            case Le(le=most):
+                bounds["le"] = most
+            case StringConstraints(min_length=least, max_length=most, pattern=str() | None as pattern):
+                found = {"min_length": least, "max_length": most, "pattern": pattern and f"{pattern[:-1]}\\Z"}
+                bounds |= {name: value for name, value in found.items() if value is not None}
+            case _ if type(rule).__name__ == "Strict":
+                pass  # an enum by its value: msgspec's way
+            case _:
+                raise TypeError(f"no msgspec rule for {rule!r}")
+    return Annotated[annotation, msgspec.Meta(**bounds)] if bounds else annotation
