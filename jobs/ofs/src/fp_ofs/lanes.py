@@ -1,0 +1,116 @@
+"""One ingress partition of the basis in the order of the stream: the same merge as rtdl's, from the archive."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+from fp_contracts import topics
+from fp_contracts.header import NONE_TS, Header, HeaderError, Kind, unpack
+from fp_contracts.ingress import INGRESS_TYPES, RANK_LABEL
+from fp_contracts.partition import partition_of
+from fp_ofs.archive import Row
+from fp_ofs.errors import BASIS, Blocked
+from fp_ofs.records import KINDS, Broken, Label, decode
+from fp_runtime.eventtime.merge import Head, InputKey, PartitionMerge
+from fp_runtime.eventtime.sequence import LineBroken, Seen
+
+LABEL_PARTS = topics.TOPICS[topics.LABELS].partitions
+RANKS = {topics.LABELS: RANK_LABEL, **{kind.topic: kind.rank for kind in INGRESS_TYPES.values()}}
+READ = (*topics.INGRESS, topics.LABELS)
+
+Reader = Callable[[str, int], Iterable[Row]]
+
+
+@dataclass(slots=True)
+class Lane:
+    """What a partition released, in order, up to `bound_us`: below it nothing can come any more. Times in µs.
+
+    `labels` are the assertions of its own merchants, released or not; `label_frontier_us` is the lowest order_ts that
+    the label lane may still send.
+    """
+
+    part: int
+    heads: list[Head] = field(default_factory=list)
+    bound_us: int = NONE_TS
+    labels: list[Label] = field(default_factory=list)
+    label_frontier_us: int = NONE_TS
+    records: int = 0
+    broken: int = 0
+    foreign: int = 0
+    duplicates: int = 0
+    beyond: int = 0
+
+
+def place_of(topic: str, part: int) -> int:
+    """The partition of a topic that an ingress partition reads."""
+    return part % LABEL_PARTS if topic == topics.LABELS else part
+
+
+def read_lane(read: Reader, part: int, tag: bytes) -> Lane:
+    """Merge the five topics of an ingress partition. Blocked B12.1 when a sequence is open or contradicts itself."""
+    lane = Lane(part)
+    rows = {topic: _unpacked(read(topic, place_of(topic, part)), tag, lane) for topic in READ}
+    merge = PartitionMerge(_inputs(rows))
+    try:
+        for topic, found in rows.items():
+            for header, row in found:
+                _take(lane, merge, topic, header, row)
+    except LineBroken as error:
+        raise Blocked(BASIS, f"lane {part}: {error}") from error
+    gaps = {f"{key.topic} {key.source}": count for key, count in merge.open_gaps().items()}
+    if gaps:
+        raise Blocked(BASIS, f"lane {part} has open sequence gaps: {gaps}")
+    lane.bound_us = merge.bound()
+    lane.heads = merge.take()
+    lane.beyond = merge.waiting()
+    lane.label_frontier_us = min(
+        cursor.frontier_us for key, cursor in merge.cursors().items() if key.topic == topics.LABELS
+    )
+    return lane
+
+
+def _unpacked(rows: Iterable[Row], tag: bytes, lane: Lane) -> list[tuple[Header, Row]]:
+    found = []
+    for row in rows:
+        lane.records += 1
+        try:
+            header = unpack(row.header)
+        except HeaderError:
+            lane.broken += 1
+            continue
+        if header.run_tag != tag:
+            lane.foreign += 1
+        else:
+            found.append((header, row))
+    return found
+
+
+def _inputs(rows: dict[str, list[tuple[Header, Row]]]) -> list[InputKey]:
+    """Every source that speaks on a topic, by a record or by a mark; a silent topic is no basis."""
+    inputs = []
+    for topic, found in rows.items():
+        sources = {header.source for header, _ in found if header.kind in KINDS[topic]}
+        sources |= {mark.source for header, _ in found for mark in header.marks}
+        if not sources:
+            raise Blocked(BASIS, f"nobody speaks on {topic} in the replay basis: neither records nor watermarks")
+        inputs += [InputKey(topic, source) for source in sorted(sources)]
+    return inputs
+
+
+def _take(lane: Lane, merge: PartitionMerge, topic: str, header: Header, row: Row) -> None:
+    if header.kind is Kind.WATERMARK:
+        merge.mark(header, topic, row.offset)
+        return
+    if header.kind not in KINDS[topic]:
+        merge.passed(topic, row.offset)
+        return
+    value = None
+    try:
+        value = decode(header.kind, row.value)
+    except Broken:
+        lane.broken += 1  # it keeps its place in the sequence
+    if type(value) is Label and partition_of(value.merchant_id, topics.LANES) != lane.part:
+        value = None
+    if merge.offer(header, RANKS[topic], "", topic, row.offset, value) is Seen.DUPLICATE:
+        lane.duplicates += 1
+    elif type(value) is Label:
+        lane.labels.append(value)
