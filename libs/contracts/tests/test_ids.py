@@ -1,6 +1,7 @@
 """Identities and recipes against values computed apart, murmur2 against Java's, times there and back."""
 
 import base64
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -114,6 +115,8 @@ def test_golden_times(text: str, us: int) -> None:
 @given(st.integers(-60_000_000_000_000_000, 250_000_000_000_000_000))
 def test_times_there_and_back(us: int) -> None:
     assert to_us(to_text(us)) == us
+    moment = datetime(1970, 1, 1) + timedelta(microseconds=us)
+    assert to_text(us) == f"{moment.isoformat(timespec='microseconds')}Z"
 
 
 @pytest.mark.parametrize(
