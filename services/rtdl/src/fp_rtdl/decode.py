@@ -19,6 +19,7 @@ from fp_contracts.timestamps import to_us
 from fp_runtime.errors import Poison
 
 ArrivalKey = tuple[str, int]
+_as = tuple.__new__  # a named tuple without its Python-level constructor, once per record
 _MINOR_MAX = 2**53
 
 
@@ -186,21 +187,20 @@ def _arrival(body: bytes, offset: int, _trace: bytes | None) -> Arrival:
     found = _arrival_body(body).payload
     if found.channel not in _CHANNELS:
         raise ValueError("unknown channel")
-    return Arrival((found.merchant_id, found.arrival_seq), found.channel, offset)
+    return _as(Arrival, ((found.merchant_id, found.arrival_seq), found.channel, offset))
 
 
 def _entities(body: bytes, offset: int, _trace: bytes | None) -> Entities:
     found = _entities_body(body).payload
     key = (found.merchant_id, found.arrival_seq)
-    return Entities(key, found.account_id, found.instrument_id, found.device_id, offset)
+    return _as(Entities, (key, found.account_id, found.instrument_id, found.device_id, offset))
 
 
 def _anchor(body: bytes, offset: int, _trace: bytes | None) -> Anchor:
     found = _anchor_body(body).payload
-    return Anchor(
-        found.flow_id, (found.merchant_id, found.arrival_seq), found.account_id, found.instrument_id,
-        found.amount_minor, found.currency, offset,
-    )  # fmt: skip
+    key = (found.merchant_id, found.arrival_seq)
+    binding = (found.flow_id, key, found.account_id, found.instrument_id, found.amount_minor, found.currency, offset)
+    return _as(Anchor, binding)
 
 
 def _auth(body: bytes, offset: int, trace: bytes | None) -> Auth:

@@ -16,6 +16,7 @@ from fp_rtdl.decode import Anchor, Arrival, ArrivalKey, Auth, Entities, Label
 from fp_runtime.eventtime.merge import Deadlines, Head, interleave, output_frontier
 
 FRAUD_DISPOSITION = "fraud_disposition"
+NEVER_US = 2**63
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +31,9 @@ class Rules:
         """The end of the window that `order_us` lies in; the last one for anything beyond."""
         at = min(bisect_right(self.window_ends, order_us), len(self.window_ends) - 1)
         return self.window_ends[at]
+
+
+_as = tuple.__new__  # a named tuple without its Python-level constructor, where it is made once per record
 
 
 class Snapshot(NamedTuple):
@@ -86,6 +90,8 @@ class Context:
             "arrival": self.arrivals, "entities": self.entities, "anchor": self.anchors, "rebound": self.rebound,
         }  # fmt: skip
         self._expiry: deque[tuple[int, str, Any]] = deque()
+        self.oldest_us = NEVER_US
+        """When the next entry expires: before that, `prune` has nothing to do."""
 
     def put(self, kept: Kept, key: ArrivalKey | str) -> bool:
         """Keep a part unless its key is taken; whether it was kept."""
@@ -96,6 +102,8 @@ class Context:
         if type(kept.value) is Anchor:
             self.flows.setdefault(kept.value.key, []).append(kept.value.flow_id)
         self._expiry.append((kept.expires_us, kept.table, key))
+        if kept.expires_us < self.oldest_us:
+            self.oldest_us = kept.expires_us
         return True
 
     def prune(self, clock_us: int) -> None:
@@ -108,6 +116,7 @@ class Context:
                 self.flows[value.key].remove(value.flow_id)
                 if not self.flows[value.key]:
                     del self.flows[value.key]
+        self.oldest_us = expiry[0][0] if expiry else NEVER_US
 
     def __len__(self) -> int:
         return len(self._expiry)
@@ -129,16 +138,19 @@ class PartitionJoin:
         self.counts: Counter[str] = Counter()
         self.rebinds: list[Rebind] = []
         self._owns = owns
+        self._horizon_us = rules.horizon_us
         self._deadlines = Deadlines()
         self._waiting: dict[str, Waiting] = {}
         self._by_flow: dict[str, list[str]] = {}
 
     def merge(self, heads: list[Head], bound_us: int) -> Iterator[Snapshot]:
         """Work off released heads and the deadlines among them; the snapshots that complete, in order."""
+        context = self.context
         for at_us, head, deadline in interleave(heads, self._deadlines, bound_us):
             if at_us > self.clock_us:
                 self.clock_us = at_us
-            self.context.prune(self.clock_us)
+            if context.oldest_us < self.clock_us:
+                context.prune(self.clock_us)
             if head is None:
                 yield self._expire(self._waiting[deadline])  # type: ignore[index]  # a deadline has a name
                 continue
@@ -151,8 +163,10 @@ class PartitionJoin:
                 if snapshot is not None:
                     yield snapshot
                 continue
-            for flow_id in self._part(value):
-                yield from self._retry(flow_id)
+            flows = self._part(value)
+            if flows:
+                for flow_id in flows:
+                    yield from self._retry(flow_id)
 
     def frontier(self, bound_us: int) -> int:
         """The lowest order_ts (µs) that this partition may still give out."""
@@ -194,10 +208,11 @@ class PartitionJoin:
         if isinstance(value, Label):
             self._learn(value)
             return ()
-        expires_us = self.clock_us + self.rules.horizon_us
+        expires_us = self.clock_us + self._horizon_us
         if isinstance(value, Anchor):
             return self._bind(value, expires_us)
-        self._keep(Kept(expires_us, "arrival" if isinstance(value, Arrival) else "entities", value), value.key)
+        table = "arrival" if isinstance(value, Arrival) else "entities"
+        self._keep(_as(Kept, (expires_us, table, value)), value.key)
         flows = self.context.flows.get(value.key) if self._waiting else None
         return tuple(flows) if flows else ()
 
@@ -214,7 +229,7 @@ class PartitionJoin:
             self.rebinds.append(Rebind(anchor.flow_id, standing.offset, anchor.offset))
             self.counts["rebinds"] += 1
             return ()
-        self._keep(Kept(expires_us, "anchor", anchor), anchor.flow_id)
+        self._keep(_as(Kept, (expires_us, "anchor", anchor)), anchor.flow_id)
         return (anchor.flow_id,) if standing is None and self._waiting else ()
 
     def _retry(self, flow_id: str) -> Iterator[Snapshot]:
@@ -268,7 +283,7 @@ class PartitionJoin:
         self.counts["snapshots"] += 1
         if reasons:
             self.counts["degraded"] += 1
-        return Snapshot(auth, anchor, arrival, entities, reasons, self.clock_us, self.n, vector)
+        return _as(Snapshot, (auth, anchor, arrival, entities, reasons, self.clock_us, self.n, vector))
 
     def _learn(self, label: Label) -> None:
         """A label takes effect now: its order_ts is its observed time plus the effect delay."""

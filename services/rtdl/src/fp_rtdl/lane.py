@@ -75,47 +75,47 @@ class Lane:
 
     def take(self, record: Record) -> None:
         """Take one record in. LaneStopped when too many are broken, HashConflict when a sequence comes twice."""
-        tally = self._tally[record.topic]
-        expected = self._resume[record.topic] + len(tally)
-        if record.offset < expected:
-            return  # a sibling lane of the same label partition starts earlier
+        topic, offset = record.topic, record.offset
+        tally = self._tally[topic]
+        expected = self._resume[topic] + len(tally)
+        if offset != expected:
+            if offset < expected:
+                return  # a sibling lane of the same label partition starts earlier
+            tally.extend(bytes(offset - expected))
         self._dirty = True
-        if record.offset > expected:
-            tally.extend(bytes(record.offset - expected))
         try:
-            tally.append(self._sort(record))
+            tally.append(self._sort(record, topic, offset))
             self._good += 1
         except Poison as poison:
             tally.append(_POISON)
             self._quarantined.append(Quarantined(record, poison.reason))
-            self._merge.passed(record.topic, record.offset)
+            self._merge.passed(topic, offset)
             self._limit.good(self._good)
             self._good = 0
             self._limit.poison()
 
-    def _sort(self, record: Record) -> int:
+    def _sort(self, record: Record, topic: str, offset: int) -> int:
         """Offer a record to the merge; what it counts as. Raises Poison."""
         try:
             header = unpack(record.header)
         except HeaderError as error:
             raise Poison(Quarantine.UNDECODABLE, str(error)) from error
-        kind, topic = header.kind, record.topic
+        kind = header.kind
         if header.run_tag != self._tag:
-            self._merge.passed(topic, record.offset)
+            self._merge.passed(topic, offset)
             return _OTHER_RUN
         if kind in KINDS[topic]:
-            return self._offer(record, header)
+            return self._offer(record, header, topic, offset)
         if kind is Kind.WATERMARK:
-            self._merge.mark(header, topic, record.offset)
+            self._merge.mark(header, topic, offset)
         elif kind is Kind.CANARY:
-            self._merge.passed(topic, record.offset)
+            self._merge.passed(topic, offset)
         else:
             raise Poison(Quarantine.CONTRACT_BROKEN, f"{kind.name} on {topic}")
         return kind
 
-    def _offer(self, record: Record, header: Header) -> int:
+    def _offer(self, record: Record, header: Header, topic: str, offset: int) -> int:
         """Only the first copy of a sequence is worked on; a broken body still takes its place in the sequence."""
-        topic, offset = record.topic, record.offset
         value, broken = None, None
         try:
             value = decode(header.kind, record.value, offset, record.traceparent)

@@ -11,7 +11,7 @@ import orjson
 from fp_contracts import topics
 from fp_contracts.derive import vector_text
 from fp_contracts.envelope import SCHEMA_VERSION
-from fp_contracts.header import Header, Kind, pack
+from fp_contracts.header import Kind, pack_plain
 from fp_contracts.ids import framed, run_tag
 from fp_contracts.partition import partition_of
 from fp_contracts.reasons import JoinStatus
@@ -36,6 +36,7 @@ class SnapshotWriter:
     def __init__(self, pins: Pins, part: int) -> None:
         self.seqs = [0] * TARGETS
         self.source = source_of(part)
+        self._source = self.source.encode()
         self._tails = {topic: f'"partition":{part},"topic":"{topic}"}}' for topic in topics.INGRESS}
         self._world = f'"manifest_fingerprint":"{pins.manifest_fingerprint}",'
         self._run = (
@@ -54,9 +55,9 @@ class SnapshotWriter:
         self.seqs[target] += 1
         digest, payload = self._payload(snapshot)
         seq = self.seqs[target]
-        header = Header(Kind.FEATURE_SNAPSHOT, self._tag, self.source, seq, snapshot.release_us, digest)
+        header = pack_plain(Kind.FEATURE_SNAPSHOT, self._tag, self._source, seq, snapshot.release_us, digest)
         trace = auth.traceparent.encode() if auth.traceparent else None
-        return Out(topics.RTDL, target, key.encode(), self._body(snapshot, payload), pack(header), trace)
+        return Out(topics.RTDL, target, key.encode(), self._body(snapshot, payload), header, trace)
 
     def _body(self, snapshot: Snapshot, payload: str) -> bytes:
         event_id = hashlib.sha256(self._identity + framed(snapshot.auth.event_id)).hexdigest()[:32]

@@ -191,8 +191,9 @@ def interleave(
     `horizon_us` is that of the `take` that gave the heads. Yields (order_us, head, None) or (at_us, None, name). A
     deadline may lie before the head that set it (a late request): the merge clock is the running maximum.
     """
+    pending = deadlines._at  # as a rule nothing waits: then no call per head
     for head in heads:
-        while (fired := deadlines.due((head.order_us, head.rank))) is not None:
+        while pending and (fired := deadlines.due((head.order_us, head.rank))) is not None:
             yield fired[0], None, fired[1]
         yield head.order_us, head, None
     while (fired := deadlines.due((horizon_us, 0))) is not None:
