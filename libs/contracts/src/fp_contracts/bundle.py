@@ -16,6 +16,7 @@ PPM = 1_000_000
 BUNDLE_FORMAT = "fp.bundle.v1"
 MODEL_FILES = {"logistic": "model.json", "xgboost": "model.ubj"}
 MANIFEST_FILE = "bundle.json"
+PROFILE_FILE = "profile.json"
 DAY_US = 86_400_000_000
 
 Family = Literal["logistic", "xgboost"]
@@ -40,7 +41,8 @@ class Thresholds(Closed):
 class ActionBudgets(Closed):
     """Shares of payments (ppm) whose score may ask for at least this action; the policy's alert budget.
 
-    The trainer turns them into `Thresholds` on the validation window, since each model has its own scale of scores.
+    The trainer turns them into `Thresholds` by the scores of the payments between train and test, which need no
+    labels for that, since each model has its own scale of scores.
     """
 
     step_up_ppm: Share = 10_000
@@ -72,13 +74,11 @@ class TimeBounds(Closed):
 class SplitRule(Closed):
     """Train, then a gap of `delay_us` (labels of the gap are not known yet at the test), then test; by time only.
 
-    Without `bounds` the test window is the last `test_share_ppm` of the dataset's time range. The last
-    `validation_share_ppm` of the train window sets thresholds before the model is fitted on all of it.
+    Without `bounds` the test window is the last `test_share_ppm` of the dataset's time range.
     """
 
     delay_us: int = Field(default=7 * DAY_US, ge=0)
     test_share_ppm: int = Field(default=300_000, gt=0, lt=PPM)
-    validation_share_ppm: int = Field(default=300_000, gt=0, lt=PPM)
     bounds: TimeBounds | None = None
 
 
@@ -89,6 +89,16 @@ class Floors(Closed):
     tolerance_ppm: Share = 20_000
     min_train_frauds: int = Field(default=20, ge=1)
     min_test_frauds: int = Field(default=10, ge=1)
+
+
+class Boosting(Closed):
+    """Hyperparameters of gradient boosting (`_milli` = thousandths); None in a request = chosen by the train frauds."""
+
+    trees: int = Field(default=100, ge=1, le=5_000)
+    max_depth: int = Field(default=5, ge=1, le=16)
+    eta_milli: int = Field(default=100, ge=1, le=1_000)
+    min_child_weight_milli: int = Field(default=1_000, ge=0)
+    lambda_milli: int = Field(default=1_000, ge=0)
 
 
 class BundleRef(Closed):
@@ -120,6 +130,7 @@ class TrainRequest(Closed):
     split: SplitRule = SplitRule()
     floors: Floors = Floors()
     budgets: ActionBudgets = ActionBudgets()
+    boosting: Boosting | None = None
     alert_budget_per_day: int = Field(default=100, ge=1)
     active: BundleRef | None = None
     code_release: Id
@@ -142,7 +153,10 @@ class TrainJob(Closed):
 
 
 class BundleManifest(Closed):
-    """What a bundle is, where it came from and what its file must hash to."""
+    """What a bundle is, where it came from and what its file must hash to.
+
+    `profile_sha256` names `profile.json` beside it: how features and scores were spread at training, for drift.
+    """
 
     format: Literal["fp.bundle.v1"] = "fp.bundle.v1"
     bundle_id: Hex32
@@ -156,6 +170,7 @@ class BundleManifest(Closed):
     feature_names: tuple[str, ...] = Field(min_length=1)
     policy_rev: Id
     thresholds: Thresholds
+    profile_sha256: Hex64 | None = None
     dataset_fingerprint: Hex64
     dataset_sha256: Hex64
     train_request_digest: Hex64
@@ -169,7 +184,7 @@ class BundleManifest(Closed):
         digest = model_digest(self.model_sha256, self.feature_schema_digest, self.policy_rev)
         if self.model_digest != digest:
             raise ValueError("model_digest is not that of model, schema and policy")
-        if self.bundle_id != bundle_id(self.model_dump(mode="json")):
+        if self.bundle_id != bundle_id(self.model_dump(mode="json", exclude_unset=True)):
             raise ValueError("bundle_id is not that of the manifest")
         return self
 
@@ -180,7 +195,7 @@ def model_digest(model_sha256: str, feature_schema_digest: str, policy_rev: str)
 
 
 def bundle_id(manifest: dict[str, object]) -> str:
-    """hex32 of the canonical manifest without its own id: a repeated training names the same bundle."""
+    """hex32 of the canonical manifest, as written, without its own id: a repeated training names the same bundle."""
     return digest_of({name: value for name, value in manifest.items() if name != "bundle_id"})[:32]
 
 
@@ -215,6 +230,8 @@ class EvalReport(Closed):
 class MfResult(Closed):
     """The last line of the job. Refs are objects below --out; only a candidate that may be promoted is `eligible`.
 
+    `eval_scores`: parquet with event_id and score (float64) of the test rows, for whoever re-scores them.
+
     `metrics`: rows, features, train_ms, wall_ms, cpu_ms, peak_rss_bytes. With BLOCKED the reports that were reached
     are still named, so a person can read why.
     """
@@ -229,6 +246,7 @@ class MfResult(Closed):
     summary: EvalReport | None = None
     bundle: BundleRef | None = None
     eval_report: EvidenceRef | None = None
+    eval_scores: EvidenceRef | None = None
     mlflow_refs: EvidenceRef | None = None
     bundle_receipt: EvidenceRef | None = None
     safe_disable: EvidenceRef | None = None

@@ -34,7 +34,7 @@ def pack(fields: Mapping[str, Any], model: bytes) -> dict[str, bytes]:
     full["model_digest"] = model_digest(full["model_sha256"], full["feature_schema_digest"], full["policy_rev"])
     full["bundle_id"] = bundle_id(full)
     manifest = BundleManifest.model_validate_json(canonical_bytes(full))
-    return {manifest.model_file: model, MANIFEST_FILE: canonical_bytes(manifest.model_dump(mode="json"))}
+    return {manifest.model_file: model, MANIFEST_FILE: canonical_bytes(full)}
 
 
 def load(files: Mapping[str, bytes], *, schema_digest: str, ref: BundleRef | None = None) -> Bundle:
