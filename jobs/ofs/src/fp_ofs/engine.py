@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from fp_features import FeatureSet
-from fp_ofs.features import PART, PAYMENTS, account_part, merchant_part
+from fp_ofs.features import PART, PAYMENTS, account_part, merchant_part, values
 
 RowFunction = Callable[[pa.Table], pa.Table]
 Tick = Callable[[int, int], None]
@@ -59,13 +59,21 @@ def vectors(engine: Engine, steps: pa.Table, features: FeatureSet, tick: Tick) -
     """
     merchants = engine.map_groups(steps, "merchant_id", partial(merchant_part, features=features), tick)
     payments = steps.filter(pc.is_null(steps.column("value"))).select(PAYMENTS.names)
-    # Lanes have one digit, so the order of numbers is the order of source names.
-    payments = payments.sort_by([("at_us", "ascending"), ("lane", "ascending"), ("n", "ascending")])
-    accounts = engine.map_groups(payments, "account_id", partial(account_part, features=features), tick)
+    accounts = engine.map_groups(
+        merge_order(payments), "account_id", partial(account_part, features=features), tick
+    )  # fmt: skip
     sides = [part.sort_by([("lane", "ascending"), ("n", "ascending")]) for part in (merchants, accounts)]
     first, second = sides
     if not first.column("n").equals(second.column("n")):
         raise AssertionError("the merchant part and the account part speak of different payments")
-    whole = pa.array(map(add, first.column("vector").to_pylist(), second.column("vector").to_pylist()), pa.binary())
+    whole = pa.array(map(add, values(first, "vector"), values(second, "vector")), pa.binary())
     known = pc.max_element_wise(first.column("known_us"), second.column("known_us"))
     return pa.table([first.column("lane"), first.column("n"), whole, known], schema=PART)
+
+
+def merge_order(payments: pa.Table) -> pa.Table:
+    """Payments as df merges them: by release time, then source, then the order of the source.
+
+    Sources are `rtdl:<lane>` and lanes have one digit, so the order of numbers is the order of names.
+    """
+    return payments.sort_by([("at_us", "ascending"), ("lane", "ascending"), ("n", "ascending")])

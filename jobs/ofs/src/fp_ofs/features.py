@@ -5,6 +5,7 @@ named by (lane, n), the order in which the stream released them; vectors are pac
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import pyarrow as pa
 
@@ -34,6 +35,11 @@ STEPS = schema_of(_STEP_COLUMNS)
 PAYMENTS = schema_of(dict(list(_STEP_COLUMNS.items())[:11]))
 PART = schema_of({"lane": "int32", "n": "int64", "vector": "binary", "known_us": "int64"})
 _PAYMENT_NAMES = ["event_us", "amount_minor", "channel", "merchant_id", "instrument_id", "device_id"]
+
+
+def values(table: pa.Table, name: str) -> list[Any]:
+    """A column as Python values."""
+    return table.column(name).to_pylist()
 
 
 def step_table(lane: int, steps: Iterable[Step]) -> pa.Table:
@@ -69,7 +75,7 @@ def merchant_part(steps: pa.Table, features: FeatureSet = CORE_V1) -> pa.Table:
     found = []
     known_us = -(2**63)
     names = ["lane", "n", "at_us", "event_id", "value", "source", "observed_us"]
-    sides = zip(*(steps.column(name).to_pylist() for name in names), strict=True)
+    sides = zip(*(values(steps, name) for name in names), strict=True)
     for (lane, n, at_us, event_id, value, source, observed_us), payment in zip(sides, _payments(steps), strict=True):
         known_us = max(known_us, at_us)
         if value is not None:
@@ -90,7 +96,7 @@ def account_part(payments: pa.Table, features: FeatureSet = CORE_V1) -> pa.Table
     found = []
     known_us = -(2**63)
     names = ["lane", "n", "at_us", "account_id"]
-    sides = zip(*(payments.column(name).to_pylist() for name in names), strict=True)
+    sides = zip(*(values(payments, name) for name in names), strict=True)
     for (lane, n, at_us, account_id), payment in zip(sides, _payments(payments), strict=True):
         if account_id is None:
             state = AccountState()
@@ -101,7 +107,7 @@ def account_part(payments: pa.Table, features: FeatureSet = CORE_V1) -> pa.Table
 
 
 def _payments(table: pa.Table) -> Iterable[Payment]:
-    return map(Payment, *(table.column(name).to_pylist() for name in _PAYMENT_NAMES))
+    return map(Payment, *(values(table, name) for name in _PAYMENT_NAMES))
 
 
 def _parts(found: Sequence[tuple[int, int, bytes, int]]) -> pa.Table:

@@ -1,0 +1,87 @@
+"""The dataset job: `python -m fp_ofs run REQUEST.json --out DIR_OR_URL [--dry-run]`.
+
+Progress is JSON lines on stdout, the last line is {"result": …}. Exit 0 done (also when the dataset stands already),
+2 usage, 3 blocked, 4 unavailable, 143 cancelled by SIGTERM or SIGINT. A run that was killed is simply run again.
+"""
+
+import argparse
+import gc
+import resource
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+
+import orjson
+from pydantic import ValidationError
+
+from fp_contracts.dataset import OfsRequest, OfsResult
+from fp_ofs.build import Build
+from fp_ofs.engine import Embedded
+from fp_ofs.errors import Cancelled
+from fp_ofs.progress import Progress
+from fp_runtime.errors import Unavailable, UserError
+from fp_runtime.evidence import open_store
+
+EXIT_DONE, EXIT_USAGE, EXIT_BLOCKED, EXIT_UNAVAILABLE, EXIT_CANCELLED = 0, 2, 3, 4, 143
+_MS = 1_000
+
+
+def main(arguments: list[str]) -> int:
+    """Run one build; the exit code."""
+    parser = argparse.ArgumentParser(prog="fp_ofs", description="Build a training dataset from a run's archive")
+    verbs = parser.add_subparsers(dest="verb", required=True)
+    run = verbs.add_parser("run", help="build the dataset that a request names")
+    run.add_argument("request", type=Path)
+    run.add_argument("--out", required=True, help="folder, file:// or s3:// URL")
+    run.add_argument("--dry-run", action="store_true", help="read, recompute and check; put nothing")
+    given = parser.parse_args(arguments)
+    stop = threading.Event()
+    for name in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(name, lambda *_: stop.set())
+    # A build makes millions of objects that live until it ends: looking for garbage among them costs a third.
+    gc.disable()
+    try:
+        request = OfsRequest.model_validate_json(given.request.read_bytes())
+        return _run(request, given.out, given.dry_run, Progress(_say, stop))
+    except (UserError, OSError, ValidationError) as error:
+        sys.stderr.write(f"fp_ofs: {str(error)[:600]}\n")
+        return EXIT_USAGE
+    except Unavailable as error:
+        sys.stderr.write(f"fp_ofs: {error}\n")
+        return EXIT_UNAVAILABLE
+
+
+def _run(request: OfsRequest, out: str, dry: bool, progress: Progress) -> int:
+    url = out if "://" in out else Path(out).absolute().as_uri()
+    archive = open_store(request.archive_url, request.archive_endpoint)
+    build = Build(request, archive, open_store(url, request.out_endpoint), Embedded(), progress, dry=dry)
+    started = time.perf_counter()
+    try:
+        result = build.run()
+    except Cancelled:
+        result = OfsResult(status="CANCELLED", dataset_fingerprint=build.fingerprint, engine=Embedded.name)
+    _tell(result, int((time.perf_counter() - started) * _MS))
+    return {"BLOCKED": EXIT_BLOCKED, "CANCELLED": EXIT_CANCELLED}.get(result.status, EXIT_DONE)
+
+
+def _tell(result: OfsResult, wall_ms: int) -> None:
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    metrics = {
+        **result.metrics,
+        "wall_ms": wall_ms,
+        "cpu_ms": int((used.ru_utime + used.ru_stime) * _MS),
+        "peak_rss_bytes": used.ru_maxrss * 1_024,
+        "rows_per_s": result.metrics.get("rows", 0) * _MS // max(wall_ms, 1),
+    }
+    _say(orjson.dumps({"result": {**result.model_dump(mode="json"), "metrics": metrics}}).decode())
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
