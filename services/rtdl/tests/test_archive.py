@@ -91,10 +91,12 @@ class Clock:
         return self.now
 
 
-def start(bus: MemoryBus, ranges: MemoryRanges, folder: Path, pool: Any, max_records: int = 30) -> Archive:
+def start(
+    bus: MemoryBus, ranges: MemoryRanges, folder: Path, pool: Any, max_records: int = 30, max_held: int = 1_000
+) -> Archive:  # fmt: skip
     return Archive(
         sample.RUN, STARTS, ranges.process(), FileStore(folder), bus.consumer("archive"), pool, Clock(),
-        max_records=max_records, flush_s=3.0,
+        max_records=max_records, max_held=max_held, flush_s=3.0,
     )  # fmt: skip
 
 
@@ -128,6 +130,16 @@ def test_everything_is_archived_watermarks_and_all(kit: Any, lines: list[Any], t
     assert_complete(bus, ranges, tmp_path)
     assert archive.archived == len(lines)
     assert max(done.records for done in ranges.sorted()) >= 30
+
+
+def test_no_more_is_held_than_memory_has_room_for(kit: Any, lines: list[Any], tmp_path: Path, pool: Any) -> None:
+    bus, ranges = kit.bus(lines), MemoryRanges()
+    start(bus, ranges, tmp_path, pool, max_records=1_000).turn()
+    assert ranges.objects == {}
+    archive = start(bus, ranges, tmp_path, pool, max_records=1_000, max_held=50)
+    read = archive.turn()
+    assert archive.archived == read == len(lines)
+    assert_complete(bus, ranges, tmp_path)
 
 
 @pytest.mark.parametrize("point", ["archive.before_put", "archive.after_put", "archive.after_row"])

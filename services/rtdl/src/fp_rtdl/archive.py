@@ -4,19 +4,22 @@ Derived stage: claim a range → put its object → record the object. A claimed
 from the same records; so the objects of a partition never overlap and leave no hole.
 """
 
+from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
+from operator import attrgetter
 from typing import NamedTuple, Protocol
 
 from fp_contracts.control import EvidenceRef
-from fp_rtdl.parquet import Row, content_digest, from_parquet, row_of, to_parquet
-from fp_runtime.bus import Consumer, TopicPartition
+from fp_rtdl.parquet import Columns, columns_of, columns_to_parquet, content_digest, from_parquet
+from fp_runtime.bus import Consumer, Record, TopicPartition
 from fp_runtime.evidence import EvidenceConflict, EvidenceStore, ref_of
 from fp_runtime.failpoint import Failpoint, hit
 
 STAGE = "archive"
 BATCH = 500
 POLL_S = 0.2
+HURRY_S = 0.5
 
 
 class Range(NamedTuple):
@@ -75,7 +78,8 @@ class Archive:
 
     def __init__(
         self, run: str, starts: Mapping[TopicPartition, int], ranges: Ranges, store: EvidenceStore,
-        consumer: Consumer, pool: Executor, clock: Callable[[], float], *, max_records: int, flush_s: float,
+        consumer: Consumer, pool: Executor, clock: Callable[[], float], *, max_records: int, max_held: int,
+        flush_s: float,
     ) -> None:  # fmt: skip
         self._run = run
         self._ranges = ranges
@@ -84,35 +88,36 @@ class Archive:
         self._pool = pool
         self._clock = clock
         self._max_records = max_records
+        self._max_held = max_held
         self._flush_s = flush_s
         ranges.own()
         self._open = {claimed.place: claimed for claimed in ranges.unfinished()}
         opened = {place: claimed.first for place, claimed in self._open.items()}
         self._next = {**starts, **ranges.reached(), **opened}
-        self._held: dict[TopicPartition, list[Row]] = {place: [] for place in self._next}
+        self._held: dict[TopicPartition, list[Record]] = {place: [] for place in self._next}
+        self._waiting = 0
         self._flushed_at = clock()
         self.archived = 0
         consumer.assign(self._next)
 
     def turn(self, hurry: bool = False) -> int:
         """One turn; the number of records read. `hurry` = the stream has ended: write soon, however little."""
-        records = self._consumer.poll(BATCH, POLL_S)
+        records, held = self._consumer.poll(BATCH, POLL_S), self._held
         for record in records:
-            self._held[record.topic, record.partition].append(row_of(record))
-        full = [place for place in {(r.topic, r.partition) for r in records} if self._is_full(place)]
+            held[record.topic, record.partition].append(record)
+        self._waiting += len(records)
+        full = [place for place, waiting in held.items() if len(waiting) >= self._max_records]
         if full:
             self._write(full)
-        if self._clock() - self._flushed_at >= (self._flush_s / 10 if hurry else self._flush_s):
+        due_s = min(HURRY_S, self._flush_s) if hurry else self._flush_s
+        if self._waiting >= self._max_held or self._clock() - self._flushed_at >= due_s:
             self.flush()
         return len(records)
 
     def flush(self) -> None:
         """Write everything held, but for a claimed range whose records are not all here yet."""
         self._flushed_at = self._clock()
-        self._write([place for place, rows in self._held.items() if rows])
-
-    def _is_full(self, place: TopicPartition) -> bool:
-        return len(self._held[place]) >= self._max_records
+        self._write([place for place, records in self._held.items() if records])
 
     def _write(self, places: Sequence[TopicPartition]) -> None:
         ranges = [found for found in map(self._range, places) if found is not None]
@@ -128,26 +133,32 @@ class Archive:
             place = done.range.place
             self._open.pop(place, None)
             self._next[place] = done.range.next_offset
-            self._held[place] = [row for row in self._held[place] if row.offset >= done.range.next_offset]
+            del self._held[place][: self._upto(done.range)]
             self.archived += done.records
+            self._waiting -= done.records
         self._consumer.commit({done.range.place: done.range.next_offset for done in objects})
 
     def _range(self, place: TopicPartition) -> Range | None:
         """What is to be written of a topic-partition: a claim from before a restart exactly, else all that is held."""
-        rows, claimed = self._held[place], self._open.get(place)
+        upto, claimed = self._held[place][-1].offset + 1, self._open.get(place)
         if claimed is None:
-            return Range(*place, self._next[place], rows[-1].offset + 1)
-        return claimed if rows[-1].offset + 1 >= claimed.next_offset else None
+            return Range(*place, self._next[place], upto)
+        return claimed if upto >= claimed.next_offset else None
+
+    def _upto(self, wanted: Range) -> int:
+        """How many of the held records, which are in order of offset, lie before the end of a range."""
+        return bisect_left(self._held[wanted.place], wanted.next_offset, key=attrgetter("offset"))
 
     def _put(self, wanted: Range) -> Archived:
-        rows = [row for row in self._held[wanted.place] if row.offset < wanted.next_offset]
-        digest = content_digest(rows)
-        return Archived(wanted, self._put_once(wanted.key(self._run), rows, digest), len(rows), digest)
+        records = self._held[wanted.place][: self._upto(wanted)]
+        columns = columns_of(records)
+        digest = content_digest(zip(*columns, strict=True))
+        return Archived(wanted, self._put_once(wanted.key(self._run), columns, digest), len(records), digest)
 
-    def _put_once(self, key: str, rows: Sequence[Row], digest: str) -> EvidenceRef:
+    def _put_once(self, key: str, columns: Columns, digest: str) -> EvidenceRef:
         """Write once. An object of the same range that another pyarrow packed stands if it says the same."""
         try:
-            return self._store.put(key, to_parquet(rows))
+            return self._store.put(key, columns_to_parquet(columns))
         except EvidenceConflict:
             body = self._store.get(key)
             if content_digest(from_parquet(body)) != digest:

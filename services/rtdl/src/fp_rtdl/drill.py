@@ -69,12 +69,13 @@ class Recovery:
         self._place = (run, instance)
         self._ends = dict(ends)
         self._now_us = now_us
-        self._open = 0
+        self.open = 0
+        """Drills that this process recovers from; 0 = there is nothing to check."""
         if failpoint.armed():  # this process was not killed yet: the drill was armed before its stage began
             return
         lag = sum(max(0, end - resumed[place]) for place, end in ends.items())
         # Killed after the last sign of life, its arming or the last checkpoint: taking that never shortens a recovery.
-        self._open = conn.execute(
+        self.open = conn.execute(
             "UPDATE rtdl.drill SET restarted_us = %s, lag_at_restart = %s, killed_us = greatest(armed_us, coalesce("
             "(SELECT (extract(epoch FROM max(at)) * 1000000)::bigint FROM ops.progress"
             " WHERE run = %s AND stage = %s AND part = ANY(%s)), 0))"
@@ -84,9 +85,9 @@ class Recovery:
 
     def check(self, saved: Mapping[TopicPartition, int]) -> None:
         """Note the recovery once the saved offsets have passed what waited at the restart."""
-        if not self._open or any(saved[place] < end for place, end in self._ends.items()):
+        if not self.open or any(saved[place] < end for place, end in self._ends.items()):
             return
-        self._open = 0
+        self.open = 0
         self._conn.execute(
             "UPDATE rtdl.drill SET recovered_us = %s WHERE run = %s AND instance = %s AND recovered_us IS NULL",
             (self._now_us(), *self._place),

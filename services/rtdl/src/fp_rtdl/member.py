@@ -24,7 +24,7 @@ from fp_runtime.participant import now_us
 from fp_runtime.postgres import connect
 from fp_runtime.process import Process
 
-LAG_S = 1.0
+LAG_S = 5.0  # a request to the broker each time, for the heartbeat every 10 s
 
 log = logger("fp_rtdl")
 Numbers = dict[str, int]
@@ -51,7 +51,8 @@ def serve(settings: RtdlSettings, process: Process, state: RunState, numbers: Nu
         while not process.stopping() and not process.participant.run_over():
             process.turn()
             stage.turn()
-            recovery.check(stage.ingress_offsets())
+            if recovery.open:
+                recovery.check(stage.ingress_offsets())
             if time.monotonic() >= lag_at:
                 lag_at = time.monotonic() + LAG_S
                 numbers.update(stage.metrics(), lag_records=_lag(ingress.ends(resumed), stage.read()))
@@ -79,7 +80,7 @@ def serve_archive(settings: RtdlSettings, process: Process, state: RunState, num
         ranges = PgRanges(conn, run, settings.instance)
         archive = Archive(
             run, data_starts(state.header), ranges, store, consumer, pool, time.monotonic,
-            max_records=settings.archive_records, flush_s=settings.archive_flush_s,
+            max_records=settings.archive_records, max_held=settings.archive_held, flush_s=settings.archive_flush_s,
         )  # fmt: skip
         while not process.stopping() and not process.participant.run_over():
             process.turn()

@@ -3,7 +3,7 @@
 import hashlib
 import struct
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -19,6 +19,10 @@ _FIELDS: list[tuple[str, pa.DataType]] = [
 ]
 SCHEMA = pa.schema(_FIELDS)
 _FRAME = struct.Struct(">qiiii")
+_HASHED_AT_ONCE = 4_000  # parts
+
+Values = tuple[int, bytes | None, bytes, bytes, bytes | None]
+Columns = tuple[Sequence[Any], ...]
 
 
 class Row(NamedTuple):
@@ -36,26 +40,44 @@ def row_of(record: Record) -> Row:
     return Row(record.offset, record.key, record.header, record.value, record.traceparent)
 
 
-def framed(row: Row) -> bytes:
+def columns_of(records: Sequence[Record]) -> Columns:
+    """The columns of the rows of at least one record, without making the rows."""
+    _, _, offsets, keys, values, headers, traces, _ = zip(*records, strict=True)
+    return offsets, keys, headers, values, traces
+
+
+def framed(row: Values) -> bytes:
     """A row as bytes that no other row has: lengths (-1 = absent), then the parts."""
-    offset, key, header, value, trace = row
+    return b"".join(_parts(*row))
+
+
+def _parts(offset: int, key: bytes | None, header: bytes, value: bytes, trace: bytes | None) -> tuple[bytes, ...]:
     sizes = _FRAME.pack(
         offset, -1 if key is None else len(key), len(header), len(value), -1 if trace is None else len(trace)
     )  # fmt: skip
-    return b"".join((sizes, key or b"", header, value, trace or b""))
+    return sizes, key or b"", header, value, trace or b""
 
 
-def content_digest(rows: Iterable[Row]) -> str:
+def content_digest(rows: Iterable[Values]) -> str:
     """hex64 over the rows in order: what an object says, however it is packed."""
     digest = hashlib.sha256()
+    parts: list[bytes] = []
     for row in rows:
-        digest.update(framed(row))
+        parts += _parts(*row)
+        if len(parts) >= _HASHED_AT_ONCE:
+            digest.update(b"".join(parts))
+            parts.clear()
+    digest.update(b"".join(parts))
     return digest.hexdigest()
 
 
 def to_parquet(rows: Sequence[Row], level: int = 1) -> bytes:
+    """`columns_to_parquet` of rows."""
+    return columns_to_parquet(tuple(zip(*rows, strict=True)), level)
+
+
+def columns_to_parquet(columns: Columns, level: int = 1) -> bytes:
     """The object's bytes, of at least one row: equal rows give equal bytes with the same pyarrow and zstd level."""
-    columns = zip(*rows, strict=True)
     arrays = [pa.array(column, kind) for column, (_, kind) in zip(columns, _FIELDS, strict=True)]
     table = pa.table(arrays, schema=SCHEMA)
     sink = pa.BufferOutputStream()
