@@ -1,5 +1,6 @@
 """What every service process does around its loop: logs, signals, health, its part in the run."""
 
+import gc
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -10,6 +11,9 @@ from fp_runtime import failpoint, logs, telemetry
 from fp_runtime.health import Health, HealthServer
 from fp_runtime.participant import Participant
 from fp_runtime.settings import RuntimeSettings
+
+GC_THRESHOLD = (100_000, 20, 50)
+"""Records make values without cycles: searching them at Python's defaults costs up to a quarter of a stage's CPU."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +38,7 @@ class Process:
 @contextmanager
 def running(settings: RuntimeSettings, make: Callable[[], Participant]) -> Iterator[Process]:
     """Configure logs, arm failpoints, serve health and run the participant while the block runs."""
+    gc.set_threshold(*GC_THRESHOLD)
     logs.configure(settings.instance, settings.log_level)
     exported = telemetry.configure(settings.service, settings.instance, settings.otlp_endpoint)
     failpoint.arm(settings.failpoints)

@@ -4,17 +4,15 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
 from functools import cache
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from opentelemetry import metrics, trace
-from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
-from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
-from opentelemetry.sdk.metrics import MeterProvider
-from opentelemetry.sdk.metrics.export import MetricReader, PeriodicExportingMetricReader
-from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
-from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.trace import Link, Span, SpanContext, SpanKind, TraceFlags
+
+if TYPE_CHECKING:  # the SDK costs every start 0.2 s that only an endpoint needs
+    from opentelemetry.sdk.metrics import MeterProvider
+    from opentelemetry.sdk.metrics.export import MetricReader
+    from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
 
 _SCOPE = "fp_runtime"
 _EXPORT_INTERVAL_MS = 5_000
@@ -67,7 +65,7 @@ class Metric(StrEnum):
 class Telemetry:
     """The providers of this process; `close` sends what is still held."""
 
-    def __init__(self, tracers: TracerProvider, meters: MeterProvider) -> None:
+    def __init__(self, tracers: "TracerProvider", meters: "MeterProvider") -> None:
         self._tracers = tracers
         self._meters = meters
 
@@ -86,6 +84,11 @@ def configure(service: str, instance: str, endpoint: str | None) -> Telemetry | 
     """Export to the OTLP/HTTP `endpoint`; None and nothing exported without one. Call once, from `__main__`."""
     if endpoint is None:
         return None
+    from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
+    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+    from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
+    from opentelemetry.sdk.trace.export import BatchSpanProcessor
+
     base = endpoint.rstrip("/")
     reader = PeriodicExportingMetricReader(
         OTLPMetricExporter(f"{base}/v1/metrics"), export_interval_millis=_EXPORT_INTERVAL_MS
@@ -93,8 +96,12 @@ def configure(service: str, instance: str, endpoint: str | None) -> Telemetry | 
     return install(service, instance, reader, BatchSpanProcessor(OTLPSpanExporter(f"{base}/v1/traces")))
 
 
-def install(service: str, instance: str, reader: MetricReader, spans: SpanProcessor) -> Telemetry:
+def install(service: str, instance: str, reader: "MetricReader", spans: "SpanProcessor") -> Telemetry:
     """Make these the providers of the process; the first call wins (OpenTelemetry allows one)."""
+    from opentelemetry.sdk.metrics import MeterProvider
+    from opentelemetry.sdk.resources import Resource
+    from opentelemetry.sdk.trace import TracerProvider
+
     resource = Resource.create({"service.name": service, "service.instance.id": instance, "service.namespace": "fp"})
     tracers = TracerProvider(resource=resource)
     tracers.add_span_processor(spans)
