@@ -9,7 +9,8 @@ from typing import Any, NamedTuple, Protocol
 
 from fp_contracts.learning import Limits, Outcome
 
-EXIT: Mapping[int, Outcome] = {0: "DONE", 2: "USAGE", 3: "BLOCKED", 4: "UNAVAILABLE"}
+# 143: the job was told to end by somebody else and ended clean.
+EXIT: Mapping[int, Outcome] = {0: "DONE", 2: "USAGE", 3: "BLOCKED", 4: "UNAVAILABLE", 143: "KILLED"}
 LOG_BYTES = 65_536
 _NAME = re.compile(r"[0-9a-f]{64}")
 

@@ -1,0 +1,232 @@
+"""P12–P15 for the control thread: ask for the job, read back what it left, walk the corridor, evaluate.
+
+Without scope `full` nothing is asked and nothing evaluated: the phases stay OPEN.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from fp_contracts.bundle import BundleManifest, BundleRef, MfResult, TrainJob, TrainRequest
+from fp_contracts.canonical import canonical_bytes
+from fp_contracts.control import EvidenceRef, GatePassed
+from fp_contracts.dataset import OfsRequest
+from fp_contracts.evaluation import Evaluation, Predicate
+from fp_contracts.fold import RunState
+from fp_contracts.phases import PHASES
+from fp_contracts.registry import BundlePublished, capabilities_of, scope_of
+from fp_ofs_trigger import domain, gates, gates_mf, gates_mpr
+from fp_ofs_trigger.corridor import ACTOR, Candidate, Corridor, requester_of
+from fp_ofs_trigger.domain import ArchivedObject
+from fp_ofs_trigger.jobs import Asked, JobDesk
+from fp_ofs_trigger.registry_desk import RegistryDesk
+from fp_ofs_trigger.reports import Artifact, JobReport, fetch, parsed, report_of
+from fp_runtime.evidence import EvidenceBroken, EvidenceMissing, EvidenceStore, read
+
+
+class Archive(Protocol):
+    """The replay basis: what the archive holds, and what P11 reconciled of it."""
+
+    def objects(self, run: str) -> list[ArchivedObject]:
+        """Objects of the topics that learning reads."""
+        ...
+
+    def reconciled(self, state: RunState) -> dict[str, int]:
+        """Archived records per topic by P11's evidence; empty when that cannot be read back."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Where jobs read and write, as they are told."""
+
+    archive_url: str
+    learning_url: str
+    s3_endpoint: str | None
+    tracking_url: str
+    job_memory_bytes: int
+
+
+class LearningDesk:
+    """Evaluates the learning phases of one run at a time. One thread."""
+
+    def __init__(
+        self, places: Places, jobs: JobDesk, learning: EvidenceStore, evidence: EvidenceStore, archive: Archive,
+        registry: RegistryDesk, corridor: Corridor, now_us: Callable[[], int],
+    ) -> None:  # fmt: skip
+        self._places = places
+        self._jobs = jobs
+        self._learning = learning
+        self._evidence = evidence
+        self._archive = archive
+        self._registry = registry
+        self._corridor = corridor
+        self._now_us = now_us
+
+    def p12(self, state: RunState) -> Evaluation | None:
+        """Pin the basis and the label as-of, have leakage examined."""
+        if not _full(state):
+            return None
+        asked = self._asked(state, "P12", lambda: self._ofs_request(state, "input"))
+        request = OfsRequest.model_validate_json(asked.request)
+        report = report_of(self._learning, self._jobs.ended(state, "P12"), gates.INPUT_NAMES)
+        assert state.header is not None
+        uncovered = domain.uncovered(_records(self._archive, state), self._archive.reconciled(state))
+        ended = state.windows_ended.get(1)
+        known_until_us = state.header.config.windows[0].end_us if ended is not None else -1
+        return gates.evaluate_p12(gates.InputFacts(request.intent, known_until_us, tuple(uncovered), report))
+
+    def p13(self, state: RunState) -> Evaluation | None:
+        """Have the dataset built from exactly what P12 committed."""
+        if not _full(state):
+            return None
+        committed = self._committed(state, "P12", "readiness").field("window_fingerprint")
+        standing = self._jobs.standing(state, "P12")
+        if standing is None:
+            return _stuck("P13", "the request of P12 is not journaled")
+        request = OfsRequest.model_validate_json(standing.request).model_copy(update={"stage": "dataset"})
+        asked = self._asked(state, "P13", lambda: _bytes(request))
+        built = OfsRequest.model_validate_json(asked.request).intent
+        report = report_of(self._learning, self._jobs.ended(state, "P13"), gates.DATASET_NAMES)
+        return gates.evaluate_p13(gates.DatasetFacts(built, committed, report))
+
+    def p14(self, state: RunState) -> Evaluation | None:
+        """Have a candidate trained on P13's dataset."""
+        if not _full(state):
+            return None
+        manifest = _ref(self._committed(state, "P13", "manifest"))
+        fingerprint = self._committed(state, "P13", "fingerprint").field("dataset_fingerprint")
+        if manifest is None or not isinstance(fingerprint, str):
+            return _stuck("P14", "the evidence of P13 does not read back")
+        asked = self._asked(state, "P14", lambda: self._train_job(state, manifest, fingerprint))
+        request = TrainJob.model_validate_json(asked.request).request
+        report = report_of(self._learning, self._jobs.ended(state, "P14"), gates_mf.MF_NAMES)
+        bundle, model_fault = self._bundle(report)
+        dataset = fetch(self._learning, "manifest", manifest)
+        return gates_mf.evaluate_p14(gates_mf.TrainFacts(request, dataset, report, bundle, model_fault))
+
+    def p15(self, state: RunState) -> Evaluation | None:
+        """Lead the candidate through the corridor."""
+        if not _full(state):
+            return None
+        assert state.header is not None
+        candidate = self._candidate(state)
+        if candidate is None:
+            return _stuck("P15", "the candidate of P14 does not read back")
+        trail = self._corridor.turn(state, candidate, domain.serving_of(state.header.config))
+        window = gates_mpr.WINDOW
+        facts = gates_mpr.MprFacts(trail, state.windows_ended.get(window), state.reconciled.get(window))
+        return gates_mpr.evaluate_p15(facts)
+
+    # --- requests ---
+
+    def _asked(self, state: RunState, phase: str, make: Callable[[], bytes]) -> Asked:
+        assert state.header is not None
+        limits = domain.limits_of(phase, state.header.config, self._places.job_memory_bytes)
+        return self._jobs.asked(state, phase, make, limits)
+
+    def _ofs_request(self, state: RunState, stage: str) -> bytes:
+        assert state.header is not None
+        objects = self._archive.objects(state.platform_run_id)
+        basis = domain.basis_of(objects, state.header)
+        request = OfsRequest.model_validate(
+            {
+                "intent": domain.intent_of(state.header, basis), "archive_url": self._places.archive_url,
+                "archive_endpoint": self._places.s3_endpoint, "out_endpoint": self._places.s3_endpoint,
+                "archive_objects": tuple(found.ref for found in objects), "stage": stage, "requested_by": ACTOR,
+            }
+        )  # fmt: skip
+        return _bytes(request)
+
+    def _train_job(self, state: RunState, manifest: EvidenceRef, fingerprint: str) -> bytes:
+        assert state.header is not None
+        scope = scope_of(state.header)
+        active = self._registry.registry(scope.bundle_slot).scope(scope).active
+        request = domain.train_request_of(state.header, manifest, fingerprint, active)
+        job = TrainJob(
+            request=request, dataset_url=self._places.learning_url,
+            active_url=self._places.learning_url if active else None, s3_endpoint=self._places.s3_endpoint,
+            tracking_url=self._places.tracking_url or None,
+        )  # fmt: skip
+        return _bytes(job)
+
+    # --- what is read back ---
+
+    def _committed(self, state: RunState, phase: str, name: str) -> Artifact:
+        """A document of a passed phase's evidence, by the gate event's own reference."""
+        attempt = state.attempts.get(phase)
+        event = attempt.event if attempt is not None else None
+        refs = event.evidence if isinstance(event, GatePassed) else ()
+        ref = next((ref for ref in refs if ref.key.endswith(f"/{name}.json")), None)
+        return fetch(self._evidence, name, ref)
+
+    def _bundle(self, report: JobReport) -> tuple[Artifact, str | None]:
+        result = report.parsed(MfResult)
+        if result is None or result.bundle is None:
+            return Artifact("bundle", None, None, "not named"), "no bundle"
+        bundle = fetch(self._learning, "bundle", result.bundle.manifest)
+        manifest = parsed(bundle, BundleManifest)
+        if manifest is None:
+            return bundle, "no manifest"
+        folder = result.bundle.manifest.key.rpartition("/")[0]
+        model = EvidenceRef(
+            key=f"{folder}/{manifest.model_file}", sha256=manifest.model_sha256, size=manifest.model_size
+        )
+        try:
+            read(self._learning, model)
+        except (EvidenceMissing, EvidenceBroken) as error:
+            return bundle, f"{type(error).__name__}: {model.key}"
+        return bundle, None
+
+    def _candidate(self, state: RunState) -> Candidate | None:
+        """What P14 closed on, read back anew: a bundle that changed since is no candidate."""
+        assert state.header is not None
+        report = report_of(self._learning, self._jobs.ended(state, "P14"), gates_mf.MF_NAMES)
+        result, asked = report.parsed(MfResult), self._jobs.standing(state, "P14")
+        if result is None or result.bundle is None or result.eval_report is None or asked is None:
+            return None
+        bundle, model_fault = self._bundle(report)
+        manifest = parsed(bundle, BundleManifest)
+        if manifest is None:
+            return None
+        request = TrainJob.model_validate_json(asked.request).request
+        faults = [] if result.eligible else [f"not eligible: {'; '.join(result.reasons)[:200]}"]
+        faults += [model_fault] if model_fault else []
+        published = _published(state, request, manifest, result.bundle, result.eval_report, self._now_us())
+        return Candidate(published, tuple(faults))
+
+
+def _published(
+    state: RunState, request: TrainRequest, manifest: BundleManifest, bundle: BundleRef, report: EvidenceRef,
+    now_us: int,
+) -> BundlePublished:  # fmt: skip
+    assert state.header is not None
+    return BundlePublished(
+        scope=scope_of(state.header), bundle=bundle, feature_set=manifest.feature_set,
+        feature_schema_digest=manifest.feature_schema_digest, policy_rev=manifest.policy_rev,
+        capabilities=capabilities_of(manifest), dataset_fingerprint=request.dataset.dataset_fingerprint,
+        eval_report=report, requester=requester_of(state), at_us=now_us,
+    )  # fmt: skip
+
+
+def _full(state: RunState) -> bool:
+    return state.header is not None and domain.full(state.header.config)
+
+
+def _records(archive: Archive, state: RunState) -> dict[str, int]:
+    return domain.archived_records(archive.objects(state.platform_run_id))
+
+
+def _ref(committed: Artifact) -> EvidenceRef | None:
+    found = committed.field("ref")
+    return None if found is None else EvidenceRef.model_validate(found)
+
+
+def _bytes(request: OfsRequest | TrainJob) -> bytes:
+    return canonical_bytes(request.model_dump(mode="json"))
+
+
+def _stuck(phase: str, why: str) -> Evaluation:
+    """What the phases before left cannot be read back: nothing is asked for."""
+    code = PHASES[phase].blockers[0]
+    return Evaluation((Predicate("input of the phase", why, "reads back", False, code, final=True),), {})
