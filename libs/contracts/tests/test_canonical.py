@@ -41,9 +41,20 @@ def deep(depth: int) -> Any:
     return [deep(depth - 1)] if depth else 0
 
 
+def nested(depth: int, leaf: Any) -> Any:
+    return {"a": nested(depth - 1, leaf)} if depth else leaf
+
+
+@pytest.mark.parametrize("leaf", ["x", "", 7, None], ids=ascii)
+def test_every_kind_of_leaf_may_lie_sixteen_deep_and_no_deeper(leaf: Any) -> None:
+    assert canonical_bytes(nested(16, leaf)) == trusted_bytes(nested(16, leaf))
+    with pytest.raises(CanonicalError):
+        canonical_bytes(nested(17, leaf))
+
+
 NO_FORM = [
     *(1.0, float("nan"), {"a": 0.5}, {1: "key"}, b"bytes", {1, 2}, 2**63, -(2**63) - 1, deep(17), object()),
-    *("e\u0301", "\ud800", {"e\u0301": 1}),
+    *("e\u0301", "\ud800", {"e\u0301": 1}, {"a": "e\u0301"}, {"a": "\ud800"}, ["e\u0301"], {"a": {1: "key"}}),
 ]
 
 

@@ -33,29 +33,31 @@ def check_canonical(value: Any, depth: int = 0) -> None:
     """Raise CanonicalError unless `value` is made of what canonical JSON allows."""
     if depth > MAX_DEPTH:
         raise CanonicalError(f"deeper than {MAX_DEPTH}")
-    match value:
-        case None | bool():
-            return
-        case int():
-            if not _INT_MIN <= value <= _INT_MAX:
-                raise CanonicalError("integer beyond 64 bits")
-        case str():
+    if isinstance(value, str):
+        if not value.isascii():
             _check_text(value)
-        case dict():
-            for key, item in value.items():
-                if not isinstance(key, str):
-                    raise CanonicalError("key is not a string")
+    elif value is None or isinstance(value, bool):
+        return
+    elif isinstance(value, int):
+        if not _INT_MIN <= value <= _INT_MAX:
+            raise CanonicalError("integer beyond 64 bits")
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            if not isinstance(key, str):
+                raise CanonicalError("key is not a string")
+            if not key.isascii():
                 _check_text(key)
+            if type(item) is not str or depth >= MAX_DEPTH or not item.isascii():  # most are plain texts: no call
                 check_canonical(item, depth + 1)
-        case list() | tuple():
-            for item in value:
-                check_canonical(item, depth + 1)
-        case _:
-            raise CanonicalError(f"{type(value).__name__} has no canonical form")
+    elif isinstance(value, list | tuple):
+        for item in value:
+            check_canonical(item, depth + 1)
+    else:
+        raise CanonicalError(f"{type(value).__name__} has no canonical form")
 
 
 def _check_text(text: str) -> None:
-    if not text.isascii() and not unicodedata.is_normalized("NFC", text):
+    if not unicodedata.is_normalized("NFC", text):
         raise CanonicalError("text is not NFC")
     try:
         text.encode()
