@@ -111,7 +111,7 @@ def _timed(name: str, on_step: OnStep, work: Callable[[], object]) -> None:
 def _database(state_dir: Path, addresses: StackAddresses) -> None:
     ensure_roles(addresses.pg_dsn, {role: role_password(state_dir, role) for role in ROLES})
     packages = dict.fromkeys(["fp_runtime", "fp_sr", *(package_of(service) for service in REQUIRED)])
-    migrate(addresses.pg_dsn, [name for name in packages if name != "fp_ofs_trigger"])
+    migrate(addresses.pg_dsn, list(packages))
 
 
 def _topics(settings: RuntimeSettings) -> None:
