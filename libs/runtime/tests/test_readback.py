@@ -24,6 +24,15 @@ def test_from_start_to_end_as_of_the_call() -> None:
     )
 
 
+def test_up_to_given_ends_and_no_further() -> None:
+    bus = MemoryBus()
+    bus.create([topics.AUDIT])
+    bus.producer().publish([_out(part, n) for n in range(5) for part in (0, 1)])
+    starts, ends = {(topics.AUDIT, 0): 1, (topics.AUDIT, 1): 3}, {(topics.AUDIT, 0): 3, (topics.AUDIT, 1): 3}
+    found = list(read_back(bus.consumer("g"), starts, ends))
+    assert [(record.partition, record.offset) for record in found] == [(0, 1), (0, 2)]
+
+
 def test_nothing_to_read_ends_at_once() -> None:
     bus = MemoryBus()
     bus.create([topics.AUDIT])

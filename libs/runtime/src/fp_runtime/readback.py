@@ -10,12 +10,16 @@ _POLL_S = 0.5
 _BATCH = 500
 
 
-def read_back(consumer: Consumer, starts: Mapping[TopicPartition, int]) -> Iterator[Record]:
-    """Records of each partition from its start (inclusive) to its end as of the call, in order per partition.
+def read_back(
+    consumer: Consumer, starts: Mapping[TopicPartition, int], ends: Mapping[TopicPartition, int] | None = None
+) -> Iterator[Record]:
+    """Records of each partition from its start (inclusive) to its end, in order per partition.
 
-    Unavailable when nothing comes for 30 s although the ends are not reached; raises OffsetOutOfRange.
+    `ends` (exclusive-next) are those as of the call unless given. Unavailable when nothing comes for 30 s although the
+    ends are not reached; raises OffsetOutOfRange.
     """
-    ends = consumer.ends(starts)
+    if ends is None:
+        ends = consumer.ends(starts)
     left = {tp for tp, at in starts.items() if ends[tp] > at}
     consumer.assign({tp: starts[tp] for tp in left})
     quiet_s = 0.0
@@ -28,5 +32,6 @@ def read_back(consumer: Consumer, starts: Mapping[TopicPartition, int]) -> Itera
             place = (record.topic, record.partition)
             if record.offset < ends[place]:
                 yield record
-            if record.offset + 1 >= ends[place]:
+            if record.offset + 1 >= ends[place] and place in left:
                 left.discard(place)
+                consumer.pause([place])

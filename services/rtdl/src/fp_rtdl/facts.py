@@ -1,6 +1,6 @@
 """Gathers the facts of P8 from tables, topics and objects: never from a member's memory (law 12)."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import replace
 
@@ -18,14 +18,12 @@ from fp_rtdl.parquet import content_digest, from_parquet
 from fp_rtdl.plan import LANES, STAGE, RunPlan, plan_of
 from fp_rtdl.settings import RtdlSettings
 from fp_runtime import progress, quarantine, spans
-from fp_runtime.bus import Consumer, FetchProfile, Record, TopicPartition
-from fp_runtime.deadline import until
+from fp_runtime.bus import Consumer, FetchProfile, TopicPartition
 from fp_runtime.evidence import EvidenceBroken, EvidenceMissing, EvidenceStore, open_store, read
 from fp_runtime.kafka import open_consumer
 from fp_runtime.online import OnlineReader
 from fp_runtime.postgres import Connection
-
-SCAN_S = 120.0
+from fp_runtime.readback import read_back
 
 
 def evaluator(settings: RtdlSettings, conn: Connection) -> Callable[[RunState], Evaluation | None]:
@@ -86,28 +84,13 @@ def _with_streams(
     for place in facts.places:
         if place.topic == topics.LABELS:
             extents[place.topic, place.partition] = (place.start, place.end)
-    for record in scan(consumer, extents):
+    starts, ends = ({place: extent[at] for place, extent in extents.items()} for at in (0, 1))
+    for record in read_back(consumer, starts, ends):
         stream.take(record)
         if record.topic in AUDITED:
             archive.take(record)
     mismatches = archive.mismatches() + [fault for found in objects if (fault := _fault(store, found))]
     return replace(facts, stream=stream.facts(), archive=_archive_facts(objects, [], mismatches))
-
-
-def scan(consumer: Consumer, extents: Mapping[TopicPartition, tuple[int, int]]) -> Iterator[Record]:
-    """Every record in [first, end) of each topic-partition; TimeoutError when they do not come."""
-    left = {place: end for place, (first, end) in extents.items() if first < end}
-    consumer.assign({place: extents[place][0] for place in left})
-    while left:
-        for record in until(lambda: consumer.poll(500, 0.2) or None, SCAN_S, f"records of {sorted(left)}"):
-            place = (record.topic, record.partition)
-            end = left.get(place)
-            if end is None or record.offset >= end:
-                continue
-            yield record
-            if record.offset == end - 1:
-                del left[place]
-                consumer.pause([place])
 
 
 def _places(plan: RunPlan, conn: Connection, consumer: Consumer) -> tuple[Place, ...]:
