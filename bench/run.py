@@ -63,9 +63,12 @@ def flat_out(environment: Environment, baseline: float) -> Iterator[dict[str, An
     yield _figure("chain.flat_out.events", events / seconds, "events/s", events, baseline)
     yield _figure("ingress.flat_out.events", events / ingress_s, "events/s", events, baseline)
     yield _figure("chain.flat_out.p99", _quantile(_latencies(admitted, decided), 99), "ms", len(decided))
-    for process, cpu_us, rss in _usage(environment, run):
+    usage = _usage(environment, run)
+    for process, cpu_us, rss in usage:
         yield _figure(f"cpu.{process}", cpu_us / events, "us/event", events)
         yield _figure(f"rss.{process}", rss / 2**20, "MiB", 1)
+    yield _figure("cpu.all", sum(cpu_us for _, cpu_us, _ in usage) / events, "us/event", events)
+    yield _figure("rss.all", sum(rss for _, _, rss in usage) / 2**20, "MiB", 1)
 
 
 def paced(environment: Environment, pace_per_s: int) -> Iterator[dict[str, Any]]:
@@ -135,14 +138,15 @@ def _quantile(values: list[int], percent: float) -> float:
 
 
 def _usage(environment: Environment, pinned: Pinned) -> list[tuple[str, int, int]]:
-    """(process, CPU µs, highest mean RSS bytes of a sample) over the run, from the meter."""
+    """(process, CPU µs, highest mean RSS in bytes between two samples) over the run, from the meter."""
     with connect(environment.settings().pg_dsn, "fp-bench") as conn:
         rows = conn.execute(
-            "SELECT process, sum(cpu_us)::bigint, max(rss_bytes_s)::bigint FROM ops.meter WHERE run = %s"
-            " GROUP BY process ORDER BY 2 DESC",
+            "SELECT process, sum(cpu_us)::bigint, max(rss_bytes_s / greatest(seconds, 0.5))::bigint FROM ("
+            " SELECT *, extract(epoch FROM at - lag(at) OVER (PARTITION BY instance ORDER BY id)) AS seconds"
+            " FROM ops.meter WHERE run = %s) AS sample GROUP BY process ORDER BY 2 DESC",
             (pinned.run,),
         ).fetchall()
-    return [(str(name), int(cpu), int(rss)) for name, cpu, rss in rows]
+    return [(str(name), int(cpu), int(rss or 0)) for name, cpu, rss in rows]
 
 
 def _figure(name: str, value: float, unit: str, n: int, baseline: float | None = None) -> dict[str, Any]:

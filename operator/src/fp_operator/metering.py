@@ -1,4 +1,4 @@
-"""The meter: samples every process of the environment about once a second into ops.meter, for the open run.
+"""The meter: samples every process of the environment every two seconds into ops.meter, for the open run.
 
 Runs as a supervised program (`python -m fp_operator.metering`). A run pays from its pin until its teardown (P17): what
 runs idle after the verdict is what the teardown's receipt must show. Before the first run nothing is sampled.
@@ -23,7 +23,7 @@ from fp_runtime.meter import Prices, Sample, Usage
 from fp_runtime.postgres import Connection, connect, transaction
 from fp_runtime.settings import RuntimeSettings
 
-INTERVAL_S = 1.0
+INTERVAL_S = 2.0
 IDLE_INTERVAL_S = 5.0
 
 

@@ -67,10 +67,10 @@ class TopicState(NamedTuple):
 
 
 class FetchProfile(StrEnum):
-    """How long the broker gathers before it answers a fetch.
+    """How long records are gathered before they are handed out (ADR 7).
 
-    LOW_LATENCY and CONTROL: not at all, and an idle fetch is renewed every 500 ms (ADR 7). GATHERED: 100 kB or 100 ms,
-    for stages nobody waits for. BULK: 100 kB or 500 ms.
+    LOW_LATENCY: `poll` returns at most every 20 ms unless it was full. GATHERED, for stages nobody waits for: at most
+    every 100 ms, and the broker answers with 100 kB or after 100 ms. BULK: 100 kB or 500 ms. CONTROL: at once.
     """
 
     LOW_LATENCY = "LOW_LATENCY"

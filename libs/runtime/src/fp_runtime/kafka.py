@@ -19,6 +19,7 @@ from fp_runtime.settings import RuntimeSettings
 
 REQUEST_TIMEOUT_S = 10.0
 _MAX_CONSUME = 500
+_GATHER_S = {FetchProfile.LOW_LATENCY: 0.02, FetchProfile.GATHERED: 0.1}
 
 
 def open_consumer(
@@ -27,7 +28,7 @@ def open_consumer(
     """A consumer without an assignment; `group` names its committed offsets."""
     fatal = FatalWatch()
     options = consumer_options(settings, group, fetch) | {"error_cb": fatal.see, "on_commit": _log_failed_commit}
-    return KafkaConsumer(Client(options), settings.topic_prefix, fatal)
+    return KafkaConsumer(Client(options), settings.topic_prefix, fatal, _GATHER_S.get(fetch, 0.0))
 
 
 def open_producer(settings: RuntimeSettings, *, linger_ms: int = 1, delivery_timeout_s: float = 30.0) -> KafkaProducer:
@@ -84,12 +85,24 @@ def _log_failed_commit(error: KafkaError | None, _offsets: list[TopicPartition])
 
 
 class KafkaConsumer:
-    """bus.Consumer on Kafka."""
+    """bus.Consumer on Kafka. What a stage pays per turn is paid at most once per `gather_s`, or per full poll."""
 
-    def __init__(self, client: Client, prefix: str, fatal: FatalWatch) -> None:
+    def __init__(
+        self,
+        client: Client,
+        prefix: str,
+        fatal: FatalWatch,
+        gather_s: float = 0.0,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
         self._client = client
         self._prefix = prefix
         self._fatal = fatal
+        self._gather_s = gather_s
+        self._clock = clock
+        self._sleep = sleep
+        self._next_poll_at = float("-inf")
         self._logical: dict[str, str] = {}
         self._assigned: frozenset[bus.TopicPartition] = frozenset()
 
@@ -104,12 +117,17 @@ class KafkaConsumer:
     def poll(self, max_records: int, timeout_s: float) -> list[Record]:
         """See bus.Consumer; raises also Unavailable for a broker's refusal and BusBroken."""
         self._fatal.check()
+        early_s = self._next_poll_at - self._clock()
+        if early_s > 0:
+            self._sleep(early_s)
         first = self._client.poll(timeout_s)
         if first is None:
             return []
         messages = [first]
         if max_records > 1:
             messages += self._client.consume(min(max_records - 1, _MAX_CONSUME), 0)
+        if len(messages) < min(max_records, _MAX_CONSUME):
+            self._next_poll_at = self._clock() + self._gather_s
         return _records(messages, self._logical)
 
     def ends(self, tps: Iterable[bus.TopicPartition]) -> dict[bus.TopicPartition, int]:
