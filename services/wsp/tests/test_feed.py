@@ -143,6 +143,23 @@ def test_no_lane_runs_ahead_of_the_slowest(small: World) -> None:
     assert any(feed.take(lane) for lane in feed.lanes)
 
 
+def test_a_share_that_is_not_there_is_waited_for_and_a_position_is_not_passed(small: World) -> None:
+    feed = feed_of(small)
+    assert feed.fair_share == small.config.lane_skew_limit // small.config.lanes
+    assert feed.head() == 0
+    first = [batch for lane in feed.lanes if (batch := feed.take(lane, up_to=10))]
+    assert first
+    assert all(batch.positions[-1] <= 10 for batch in first)
+    assert feed.flying
+    assert feed.head() == min(batch.positions[0] for batch in first)
+    for batch in first:
+        feed.ack(batch)
+    assert not any(feed.take(lane, up_to=10) for lane in feed.lanes)
+    assert not any(feed.take(lane, at_least=1_000) for lane in feed.lanes)
+    shares = [batch for lane in feed.lanes if (batch := feed.take(lane, at_least=3))]
+    assert all(len(batch.lines) >= 3 for batch in shares)
+
+
 def test_one_batch_in_flight_per_lane(small: World) -> None:
     feed = feed_of(small)
     batch = next(found for lane in feed.lanes if (found := feed.take(lane, 2)))

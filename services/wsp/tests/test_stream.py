@@ -3,7 +3,9 @@
 import threading
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from copy import deepcopy
+from itertools import pairwise
 from typing import cast
 
 import pytest
@@ -13,10 +15,10 @@ from fp_runtime.errors import Unavailable
 from fp_wsp.adapters import LaneProgress
 from fp_wsp.adjudication import adjudications, with_adjudications
 from fp_wsp.expand import merge
-from fp_wsp.feed import LaneFeed
+from fp_wsp.feed import Batch, LaneFeed
 from fp_wsp.lanes import Numbering, in_window
 from fp_wsp.sender import Answer, Reply, Sender
-from fp_wsp.service import Board, Stream
+from fp_wsp.service import Board, Pace, Settled, Stream
 from fp_wsp.world import Payment, TruthRow
 
 Fault = Callable[["Lane", int, Sequence[bytes]], Answer | None]
@@ -68,7 +70,7 @@ class Bench:
         self.lanes = {lane: Lane() for lane in range(config.lanes + 1)}
         self.store, self.board = Store(), Board()
 
-    def stream(self) -> Stream:
+    def stream(self, **options: int) -> Stream:
         config, window = self.config, self.config.windows[0]
         merged = with_adjudications(merge(self.payments, "d" * 32, config.lanes), adjudications(self.truth, config))
         progress = deepcopy(self.store.lanes)
@@ -79,7 +81,7 @@ class Bench:
         )  # fmt: skip
         self.board = Board()
         senders = cast(Mapping[int, Sender], self.lanes)
-        return Stream(feed, senders, progress, self.store, self.board, 0.001)
+        return Stream(feed, senders, progress, self.store, self.board, 0.001, **options)
 
     def totals(self) -> tuple[dict[int, int], Counter[str]]:
         """(lines of each lane at the gateway, all saved classes)."""
@@ -234,3 +236,96 @@ def test_a_lane_in_doubt_is_on_the_board_and_no_other_line_of_it_goes(
     assert [first for _, first in seen] == [seen[0][1]] * 4
     assert all(in_doubt == {busiest} for in_doubt, _ in seen[1:])
     bench.sound()
+
+
+class Clock:
+    """Seconds that pass only when told."""
+
+    def __init__(self) -> None:
+        self.now_s = 100.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+class Head:
+    """Where the slowest lane stands."""
+
+    def __init__(self) -> None:
+        self.at = 0
+
+    def head(self) -> int:
+        return self.at
+
+
+def test_the_pace_rises_on_ticks_only_and_for_all_lanes_alike() -> None:
+    clock, feed = Clock(), Head()
+    pace = Pace(1_000, clock)
+    assert pace.up_to(feed) == 0
+    clock.now_s += 0.021
+    assert (pace.up_to(feed), round(pace.next_tick_s(), 4)) == (0, 0.001)
+    clock.now_s += 0.009
+    assert [pace.up_to(feed), pace.up_to(feed)] == [30, 30]
+    feed.at = 30
+    clock.now_s += 0.022
+    assert pace.up_to(feed) == 52
+    assert (Pace(0, clock).up_to(feed), Pace(0, clock).next_tick_s()) == (None, float("inf"))
+
+
+def test_after_a_stall_the_pace_makes_up_for_one_second_at_most() -> None:
+    clock, feed = Clock(), Head()
+    pace = Pace(1_000, clock)
+    feed.at = 500
+    assert pace.up_to(feed) == 500
+    clock.now_s += 60
+    assert pace.up_to(feed) == 1_500
+
+
+def test_a_paced_stream_gives_the_same_totals(
+    make_bench: Callable[[], Bench], plain: tuple[dict[int, int], Counter[str]]
+) -> None:
+    bench = make_bench()
+    assert bench.stream(pace_per_s=20_000).run(lambda: False)
+    bench.sound()
+    assert bench.totals() == plain
+
+
+class Pool:
+    """Takes what would be sent and sends nothing."""
+
+    def __init__(self) -> None:
+        self.batches: list[Batch] = []
+
+    def submit(self, _: object, batch: Batch, *__: object) -> "Future[Settled | None]":
+        if isinstance(batch, Batch):
+            self.batches.append(batch)
+        return Future()
+
+
+def test_a_lane_flat_out_waits_for_a_share_while_others_fly(
+    make_payments: Callable[..., list[Payment]], make_config: Callable[..., RunConfig]
+) -> None:
+    payments = make_payments(300, gap_us=20_000, merchants=40)
+    bench, pool = Bench(payments, [], make_config(payments, lane_skew_limit=120)), Pool()
+    stream, lanes = bench.stream(), set(range(bench.config.lanes + 1))
+    stream._launch(cast(ThreadPoolExecutor, pool), set(), lambda: False)
+    waiting = sorted(pool.batches, key=lambda batch: batch.positions[0])
+    assert len(waiting) > 3
+    while waiting:
+        done = waiting.pop(0)
+        stream._settle(Settled(done.lane, done, (), done.frontier_us))
+        pool.batches.clear()
+        stream._launch(cast(ThreadPoolExecutor, pool), lanes - {done.lane}, lambda: False)
+        assert all(len(batch.lines) >= 10 or not waiting for batch in pool.batches if batch.lane != bench.config.lanes)
+
+
+def test_the_adjudication_lane_without_lines_is_told_of_large_rises_only(make_bench: Callable[[], Bench]) -> None:
+    quiet, told = make_bench(), make_bench()
+    for bench, slack_us in ((told, 0), (quiet, 30_000_000)):
+        bench.truth = []
+        assert bench.stream(label_slack_us=slack_us).run(lambda: False)
+        bench.sound()
+    last = quiet.config.lanes
+    rises = [after - before for before, after in pairwise(quiet.lanes[last].frontiers)]
+    assert all(rise >= 30_000_000 for rise in rises[:-1])
+    assert 1 < len(quiet.lanes[last].frontiers) <= len(told.lanes[last].frontiers)

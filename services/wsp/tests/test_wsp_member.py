@@ -15,7 +15,7 @@ def _ended() -> WindowEnded:
 
 def test_window_ended_is_published_on_its_own_run_only() -> None:
     shared = Shared(run=RUN, ended={1: _ended()})
-    assert [event.window for event, _ in shared.react(RunState(RUN))] == [1]
+    assert [event for event, _ in shared.react(RunState(RUN))] == [_ended()]
     assert shared.react(RunState(NEXT)) == ()
 
 

@@ -15,6 +15,7 @@ from fp_wsp.lanes import Line, Numbering
 from fp_wsp.realism import write
 
 ADJUDICATOR = "external-adjudicator"
+MAX_POSITION = 2**62
 
 
 class Batch(NamedTuple):
@@ -121,18 +122,47 @@ class LaneFeed:
         """Lines read and not yet handed out."""
         return sum(len(lines) for lines in self._waiting)
 
-    def take(self, lane: int, max_lines: int | None = None) -> Batch | None:
-        """The next batch of a lane, or None: one is in flight, nothing to send now, or too far ahead of the slowest."""
+    @property
+    def flying(self) -> bool:
+        """Whether any batch is in flight."""
+        return bool(self._in_flight)
+
+    @property
+    def read_all(self) -> bool:
+        """Whether the world was read to the window's end."""
+        return self._read_all
+
+    @property
+    def fair_share(self) -> int:
+        """Lines of one lane when the skew bound is shared evenly, at most a batch."""
+        return max(1, min(self._config.batch_lines, self._config.lane_skew_limit // self._config.lanes))
+
+    def head(self) -> int:
+        """The world position of the slowest lane: of the first line that is not acknowledged; where reading is now
+        while no lane holds a line."""
+        slowest = self._slowest()
+        return self._numbering.position if slowest is None else slowest
+
+    def take(
+        self, lane: int, max_lines: int | None = None, up_to: int | None = None, at_least: int = 1
+    ) -> Batch | None:
+        """The next batch of a lane, or None: one is in flight, nothing to send now, or too far ahead of the slowest.
+
+        Nothing beyond world position `up_to`, and no batch of fewer than `at_least` lines.
+        """
         if lane in self._in_flight:
             return None
         self._read_ahead()
+        waiting, bound = self._waiting[lane], self._bound(up_to)
+        if len(waiting) < at_least or waiting[at_least - 1].position > bound:
+            return None
         lines: list[bytes] = []
         taken: list[Line] = []
         size = 0
-        waiting, bound = self._waiting[lane], self._bound()
+        written = self._written
         limit = self._config.batch_lines if max_lines is None else max_lines
-        while waiting and len(lines) < limit and (bound is None or waiting[0].position <= bound):
-            raw = self._written(waiting[0])
+        while waiting and len(lines) < limit and waiting[0].position <= bound:
+            raw = written(waiting[0])
             size += len(raw) + 1
             if size > BODY_LIMIT and lines:
                 break
@@ -144,8 +174,8 @@ class LaneFeed:
             lane,
             taken[0].lane_seq,
             tuple(lines),
-            tuple(line.order_us for line in taken),
-            tuple(line.position for line in taken),
+            tuple([line.order_us for line in taken]),
+            tuple([line.position for line in taken]),
             self.frontier_us(lane),
         )
         self._in_flight[lane] = batch
@@ -172,20 +202,26 @@ class LaneFeed:
         """Everything of this lane in this window was acknowledged."""
         return self._read_all and not self._waiting[lane] and lane not in self._in_flight
 
-    def _bound(self) -> int | None:
-        """The highest world position that may be sent now; None when no lane holds anything."""
+    def _slowest(self) -> int | None:
+        """World position of the first line not acknowledged; None when no lane holds anything."""
         heads = [lines[0].position for lines in self._waiting if lines]
         heads += [batch.positions[0] for batch in self._in_flight.values()]
-        return min(heads) + self._config.lane_skew_limit if heads else None
+        return min(heads, default=None)
+
+    def _bound(self, up_to: int | None = None) -> int:
+        """The highest world position that may be sent now."""
+        slowest = self._slowest()
+        bound = MAX_POSITION if slowest is None else slowest + self._config.lane_skew_limit
+        return bound if up_to is None else min(bound, up_to)
 
     def _read_ahead(self) -> None:
-        bound = self._bound()
-        while not self._read_all and (bound is None or self._numbering.position < bound):
+        bound, acked = self._bound(), self._acked.get
+        while not self._read_all and self._numbering.position < bound:
             item = next(self._items, None)
             self._read_all = item is None
             lines = self._numbering.finish() if item is None else self._numbering.step(item)
             for line in lines:
-                if line.lane_seq > self._acked.get(line.lane, 0):
+                if line.lane_seq > acked(line.lane, 0):
                     self._waiting[line.lane].append(line)
-            if bound is None:
+            if bound == MAX_POSITION:
                 bound = self._bound()

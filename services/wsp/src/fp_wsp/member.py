@@ -32,6 +32,8 @@ from fp_wsp.world_store import World, open_world
 
 log = logger(__name__)
 ADJUDICATION = "adjudication"
+# Labels take effect a delay after they were observed, so nobody waits for a frontier that lags an eighth of it behind.
+LABEL_SLACK = 8
 BEAT_MAX_AGE_US = 30_000_000  # three heartbeats
 
 
@@ -150,7 +152,7 @@ def _stream_window(
     senders = _senders(settings, config.lanes, run)
     stream = Stream(
         feed, senders, progress, WindowStore(conn, run, number), shared.board, config.watermark_interval_ms / 1_000,
-        config.pace_per_s,
+        config.pace_per_s, config.label_effect_delay_us // LABEL_SLACK,
     )  # fmt: skip
     shared.streaming = True
     try:

@@ -1,5 +1,6 @@
 """Streaming one window: every lane one batch in flight, each line classed before its lane goes on (dataflow.md §3)."""
 
+import math
 import threading
 import time
 from collections import Counter
@@ -52,6 +53,14 @@ class Board:
         return int(self.classed / max(until - self.started_s, 0.001)) if self.started_s else 0
 
 
+class Heads(Protocol):
+    """Where the slowest lane stands."""
+
+    def head(self) -> int:
+        """World position of the first line that is not acknowledged."""
+        ...
+
+
 class Settled(NamedTuple):
     """What a lane's thread brought about: the classes of a batch, or a watermark round (batch None)."""
 
@@ -62,7 +71,7 @@ class Settled(NamedTuple):
 
 
 class Stream:
-    """One window of one run. `pace_per_s` 0 = flat out, else lines per second on a common tick."""
+    """One window of one run. `pace_per_s` 0 = flat out, else world positions per second on a common tick."""
 
     def __init__(
         self,
@@ -73,7 +82,9 @@ class Stream:
         board: Board,
         watermark_interval_s: float,
         pace_per_s: int = 0,
+        label_slack_us: int = 0,
     ) -> None:
+        """`label_slack_us`: by how much the adjudication lane's frontier must rise before it is told without a line."""
         self._feed = feed
         self._senders = senders
         self._progress = {lane: progress.get(lane, LaneProgress()) for lane in feed.lanes}
@@ -81,6 +92,8 @@ class Stream:
         self._board = board
         self._interval_s = watermark_interval_s
         self._pace = Pace(pace_per_s)
+        self._least = 1 if pace_per_s else feed.fair_share // 2
+        self._slack_us = label_slack_us
         self._moved: set[int] = set()
         self._marked_at = dict.fromkeys(feed.lanes, 0.0)
         self._saved_at = time.monotonic()
@@ -118,9 +131,10 @@ class Stream:
         """Start what can go, take in what was answered; waits no longer than something may fall due."""
         flying |= self._launch(pool, set(flying.values()), halted)
         free = len(flying) < len(self._feed.lanes)
+        patience_s = min(self._interval_s, self._pace.next_tick_s()) if free else STOP_POLL_S
         if not flying:
-            time.sleep(self._interval_s / 4)
-        done, _ = wait(flying, self._interval_s if free else STOP_POLL_S, FIRST_COMPLETED)
+            time.sleep(patience_s)
+        done, _ = wait(flying, patience_s, FIRST_COMPLETED)
         for future in done:
             flying.pop(future)
             self._settle(future.result())
@@ -138,23 +152,27 @@ class Stream:
         self, pool: ThreadPoolExecutor, busy: set[int], stopping: Callable[[], bool]
     ) -> dict[Future[Settled | None], int]:
         started: dict[Future[Settled | None], int] = {}
-        allowance = self._pace.allowance()
-        for lane in self._feed.lanes:
+        feed, up_to = self._feed, self._pace.up_to(self._feed)
+        # While another batch flies, a lane waits until a fair share of lines is there: every request costs the same,
+        # whatever is in it. The adjudicator's few lines never wait, since all lanes would wait for them.
+        least = self._least if feed.flying else 1
+        for lane in feed.lanes:
             if lane in busy:
                 continue
-            batch = self._feed.take(lane, allowance) if allowance != 0 else None
+            batch = feed.take(lane, None, up_to, 1 if lane == feed.lanes[-1] else least)
             if batch is not None:
-                allowance = self._pace.spend(len(batch.lines))
                 self._board.sent += len(batch.lines)
                 started[pool.submit(self._deliver, batch, stopping)] = lane
             elif self._mark_due(lane):
                 self._marked_at[lane] = time.monotonic()
-                started[pool.submit(self._mark, lane, self._feed.frontier_us(lane), stopping)] = lane
+                started[pool.submit(self._mark, lane, feed.frontier_us(lane), stopping)] = lane
         return started
 
     def _mark_due(self, lane: int) -> bool:
-        rose = self._feed.frontier_us(lane) > self._progress[lane].frontier_us
-        return rose and time.monotonic() - self._marked_at[lane] >= self._interval_s
+        rise_us = self._feed.frontier_us(lane) - self._progress[lane].frontier_us
+        if lane == self._feed.lanes[-1] and not self._feed.read_all and rise_us < self._slack_us:
+            return False
+        return rise_us > 0 and time.monotonic() - self._marked_at[lane] >= self._interval_s
 
     def _mark(self, lane: int, frontier_us: int, stopping: Callable[[], bool]) -> Settled | None:
         """A watermark round, repeated until it is acknowledged. Runs in the lane's thread."""
@@ -237,28 +255,32 @@ class Stream:
 
 
 class Pace:
-    """How many lines may go now: None = any number. One common tick for all lanes."""
+    """How far into the world the lanes may send, on one common tick for all of them; 0 per second = no limit.
+
+    By world position and not by lines: on each tick every lane sends what it has of the same stretch of event time, so
+    that no stage waits for a lane whose turn comes later.
+    """
 
     TICK_S = 0.022
 
-    def __init__(self, per_s: int) -> None:
+    def __init__(self, per_s: int, clock_s: Callable[[], float] = time.monotonic) -> None:
         self._per_s = per_s
-        self._at = time.monotonic()
-        self._credit = 0.0
+        self._clock_s = clock_s
+        self._at_s = clock_s()
+        self._up_to: float | None = None
 
-    def allowance(self) -> int | None:
-        """Lines that may be sent on this tick; 0 between ticks."""
+    def up_to(self, feed: Heads) -> int | None:
+        """The last world position that may be sent now. After a stall at most a second's worth is made up for."""
         if self._per_s == 0:
             return None
-        now = time.monotonic()
-        if now - self._at >= self.TICK_S:
-            self._credit = min(self._credit + (now - self._at) * self._per_s, self._per_s)
-            self._at = now
-        return int(self._credit)
+        passed_s = self._clock_s() - self._at_s
+        if self._up_to is None:
+            self._up_to = float(feed.head())
+        elif passed_s >= self.TICK_S:
+            self._up_to = min(self._up_to + passed_s * self._per_s, float(feed.head() + self._per_s))
+            self._at_s += passed_s
+        return int(self._up_to)
 
-    def spend(self, lines: int) -> int | None:
-        """What is left of the allowance."""
-        if self._per_s == 0:
-            return None
-        self._credit -= lines
-        return max(0, int(self._credit))
+    def next_tick_s(self) -> float:
+        """How long until `up_to` may rise."""
+        return max(0.0, self._at_s + self.TICK_S - self._clock_s()) if self._per_s else math.inf
