@@ -61,6 +61,10 @@ class Executor:
         self._stop.set()
         self._pool.shutdown(wait=True, cancel_futures=True)
 
+    def join(self) -> None:
+        """Wait until everything taken so far has ended."""
+        self._pool.submit(lambda: None).result()
+
     def check(self) -> None:
         """Raise what a job's publication failed with: the process must not go on as if nothing was asked."""
         if self.failed is not None:
