@@ -5,6 +5,7 @@ are read does not matter and equal sums mean equal records at equal offsets.
 """
 
 import hashlib
+import struct
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -15,6 +16,7 @@ from fp_ig.claims import Attempt, Fact, Stamp
 from fp_runtime.bus import Record
 
 _MODULUS = 1 << 256
+_PLACE = struct.Struct(">qqIII").pack  # seq, offset, and the lengths that keep key, header and bytes apart
 
 
 class Offsets:
@@ -80,7 +82,8 @@ class PartitionAudit:
             self.later += 1
         elif self.offsets.at_offset(record.offset) == header.seq:
             self.matched += 1
-            self.topic_sum = (self.topic_sum + _weight(header.seq, record)) % _MODULUS
+            weight = _weight(header.seq, record.offset, record.key or b"", record.header, record.value)
+            self.topic_sum = (self.topic_sum + weight) % _MODULUS
         else:
             self.copies.append((header.seq, _content(record.key or b"", record.header, record.value)))
 
@@ -92,8 +95,7 @@ class PartitionAudit:
         if offset is None:
             self.without_offset += 1
             return
-        at = Record(out.topic, out.partition, offset, out.key, out.value, out.header, None, 0)
-        self.claim_sum = (self.claim_sum + _weight(claimed.seq, at)) % _MODULUS
+        self.claim_sum = (self.claim_sum + _weight(claimed.seq, offset, out.key, out.header, out.value)) % _MODULUS
         if self.copies:
             content = _content(out.key, out.header, out.value)
             self.copies_equal += sum(copy == (claimed.seq, content) for copy in self.copies)
@@ -109,15 +111,13 @@ class PartitionAudit:
         return self.copies_equal == len(self.copies) and all(seq in self.unknown for seq, _ in self.copies)
 
 
-def _weight(seq: int, record: Record) -> int:
-    place = seq.to_bytes(8, "big") + record.offset.to_bytes(8, "big")
-    content = _content(record.key or b"", record.header, record.value)
-    return int.from_bytes(hashlib.sha256(place + content).digest(), "big")
+def _weight(seq: int, offset: int, key: bytes, header: bytes, value: bytes) -> int:
+    place = _PLACE(seq, offset, len(key), len(header), len(value))
+    return int.from_bytes(hashlib.sha256(b"".join((place, key, header, value))).digest(), "big")
 
 
 def _content(key: bytes, header: bytes, value: bytes) -> bytes:
-    framed = [part for piece in (key, header, value) for part in (len(piece).to_bytes(4, "big"), piece)]
-    return hashlib.sha256(b"".join(framed)).digest()
+    return hashlib.sha256(b"".join((_PLACE(0, 0, len(key), len(header), len(value)), key, header, value))).digest()
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,19 +15,20 @@ from fp_contracts.fold import RunState
 from fp_contracts.header import Header, Kind, pack
 from fp_contracts.ids import run_tag
 from fp_contracts.ingress import EVENT_CLASSES
+from fp_contracts.runconfig import RunHeader
 from fp_contracts.topics import INGRESS
 from fp_ig import journal
 from fp_ig.audit import IngestFacts, LaneCount, Offsets, PartitionAudit
 from fp_ig.claims import KIND_TOPIC, Stamp
 from fp_ig.gates import Canary, PreflightFacts, Probe, evaluate_p4, evaluate_p7
-from fp_runtime.bus import Admin, Consumer, Out, Producer, Record, TopicPartition, TopicState
+from fp_runtime.bus import Admin, Consumer, Out, Producer, TopicPartition, TopicState
 from fp_runtime.errors import Unavailable
 from fp_runtime.postgres import Connection
+from fp_runtime.readback import read_back
 from fp_runtime.tokens import Claims, issue
 
 WINDOW = 1
 EMPTY_RUN = "empty_run"
-READ_TIMEOUT_S = 30.0
 _HOUR_US = 3_600_000_000
 _OTHER_RUN = "platform_19700101T000000Z"
 
@@ -95,7 +96,7 @@ class Preflight:
         if offset is None:
             return Canary(topic, 0, None, read_back=False)
         with closing(self._bus.consumer()) as consumer:
-            records = read_range(consumer, (topic, 0), offset, offset + 1)
+            records = read_back(consumer, {(topic, 0): offset}, {(topic, 0): offset + 1})
             return Canary(topic, 0, offset, read_back=any(record.value == body for record in records))
 
 
@@ -147,35 +148,42 @@ def gather(conn: Connection, bus: Bus, state: RunState, now_us: int) -> IngestFa
     assert header is not None
     declared = {lane: state.windows_ended[WINDOW].lane_seqs.get(str(lane), 0) for lane in range(header.config.lanes)}
     run_no = _run_no(conn, state.platform_run_id)
-    audits = []
+    audits = _read_topics(conn, bus, header, run_no, declared)
     for lane in declared:
-        stamp = Stamp(run_tag(state.platform_run_id), header.lane_writers[str(lane)])
-        starts = [header.starts(topic)[lane] for topic in INGRESS]
-        audits += _audit_lane(conn, bus, stamp, run_no, lane, declared[lane], starts)
+        for row, raw in journal.claimed_lines(conn, run_no, lane, declared[lane]):
+            audit = audits[INGRESS[KIND_TOPIC[row.kind]], lane]
+            audit.claim(journal.attempt_of(audit.stamp, row, raw))
     reasons, kept, digest = _aside(conn, run_no, declared)
     open_count, seen = _unknowns(conn, run_no)
     waived = any(waiver.waiver == EMPTY_RUN and waiver.expires_us > now_us for waiver in state.waivers)
     lanes = [_count(conn, run_no, lane, last) for lane, last in declared.items()]
     return IngestFacts(
-        lanes, audits, reasons, kept, digest, _identities(conn, run_no, declared), open_count, seen, waived
+        lanes,
+        list(audits.values()),
+        reasons,
+        kept,
+        digest,
+        _identities(conn, run_no, declared),
+        open_count,
+        seen,
+        waived,
     )
 
 
-def _audit_lane(
-    conn: Connection, bus: Bus, stamp: Stamp, run_no: int, lane: int, declared: int, starts: list[int]
-) -> list[PartitionAudit]:
-    tps = [(topic, lane) for topic in INGRESS]
+def _read_topics(
+    conn: Connection, bus: Bus, header: RunHeader, run_no: int, declared: Mapping[int, int]
+) -> dict[TopicPartition, PartitionAudit]:
+    """Every ingress partition, read together: one after the other each would wait for its own first fetch."""
+    starts = {(topic, lane): header.starts(topic)[lane] for lane in declared for topic in INGRESS}
     with closing(bus.consumer()) as consumer:
-        ends = consumer.ends(tps)
-        audits = [
-            _partition(conn, stamp, run_no, lane, number, declared, starts[number], ends[tp])
-            for number, tp in enumerate(tps)
-        ]  # fmt: skip
-        for audit, tp in zip(audits, tps, strict=True):
-            for record in read_range(consumer, tp, audit.start, audit.end):
-                audit.see(record)
-    for row, raw in journal.claimed_lines(conn, run_no, lane, declared):
-        audits[KIND_TOPIC[row.kind]].claim(journal.attempt_of(stamp, row, raw))
+        ends = consumer.ends(starts)
+        audits = {}
+        for (topic, lane), start in starts.items():
+            stamp = Stamp(run_tag(header.platform_run_id), header.lane_writers[str(lane)])
+            number, last = INGRESS.index(topic), declared[lane]
+            audits[topic, lane] = _partition(conn, stamp, run_no, lane, number, last, start, ends[topic, lane])
+        for record in read_back(consumer, starts, ends):
+            audits[record.topic, record.partition].see(record)
     return audits
 
 
@@ -195,23 +203,6 @@ def _partition(
     return PartitionAudit(
         stamp, INGRESS[number], lane, start, end, last_seq, offsets, frozenset(seq for (seq,) in unknown)
     )
-
-
-def read_range(consumer: Consumer, tp: TopicPartition, start: int, end: int) -> Iterator[Record]:
-    """Records of [start, end); Unavailable when they do not come. Offsets are dense: no transactions, no compaction."""
-    if start >= end:
-        return
-    consumer.assign({tp: start})
-    position, quiet_s = start, 0.0
-    while position < end:
-        records = consumer.poll(500, 0.5)
-        quiet_s = 0.0 if records else quiet_s + 0.5
-        if quiet_s > READ_TIMEOUT_S:
-            raise Unavailable(f"{tp[0]}[{tp[1]}] not read to {end}, only to {position}")
-        for record in records:
-            if record.offset < end:
-                yield record
-            position = record.offset + 1
 
 
 def _run_no(conn: Connection, run: str) -> int:
