@@ -2,6 +2,7 @@
 
 import random
 from collections import Counter
+from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -143,6 +144,17 @@ def test_the_state_of_merchants_outlives_a_restart(kit: Any) -> None:
     found = [vectors(kit.published(bus)) for bus in (calm, rough)]
     assert found[0] == found[1]
     assert any(vector[-1] > 0 for vector in found[0].values())  # the risk of a merchant by labels of long ago
+
+
+def test_a_checkpoint_leaves_out_what_no_restart_could_use(kit: Any, lines: list[Out], expected: Any) -> None:
+    checkpoints, bus = kit.checkpoints(), kit.bus(lines)
+    plan = sample.plan(kit.end_us)
+    plan = replace(plan, rules=replace(plan.rules, horizon_us=5_000_000))  # of 120 s: most has expired at the end
+    kit.member(bus, checkpoints, plan).turns()
+    kept = [(kept.expires_us, checkpoint.position.clock_us) for checkpoint in checkpoints.saved
+            for kept in checkpoint.context]  # fmt: skip
+    assert 0 < len(kept) < len(expected) / 2
+    assert all(expires_us >= clock_us for expires_us, clock_us in kept)
 
 
 def vectors(records: list[Any]) -> dict[str, tuple[float, ...]]:

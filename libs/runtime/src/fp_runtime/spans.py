@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from psycopg.types.json import Jsonb
+import orjson
 
 from fp_runtime.postgres import Connection, Cursor
 
@@ -21,10 +21,19 @@ class Span:
 
 def record(cur: Cursor, run: str, stage: str, spans: Sequence[Span]) -> None:
     """Insert spans in the transaction of their effects; a unique violation means the same start twice."""
-    cur.executemany(
+    record_all(cur, run, [(stage, span) for span in spans])
+
+
+def record_all(cur: Cursor, run: str, spans: Sequence[tuple[str, Span]]) -> None:
+    """`record` for (stage, span) of several stages at once."""
+    if not spans:
+        return
+    rows = [(stage, s.topic, s.partition, s.first_offset, s.next_offset, orjson.dumps(dict(s.counts)).decode())
+            for stage, s in spans]  # fmt: skip
+    cur.execute(
         "INSERT INTO ops.span (run, stage, topic, part, first_offset, next_offset, counts)"
-        " VALUES (%s, %s, %s, %s, %s, %s, %s)",
-        [(run, stage, s.topic, s.partition, s.first_offset, s.next_offset, Jsonb(dict(s.counts))) for s in spans],
+        " SELECT %s, * FROM unnest(%b::text[], %b::text[], %b::int4[], %b::int8[], %b::int8[], %b::jsonb[])",
+        (run, *map(list, zip(*rows, strict=True))),
     )
 
 

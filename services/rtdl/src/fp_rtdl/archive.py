@@ -11,7 +11,7 @@ from operator import attrgetter
 from typing import NamedTuple, Protocol
 
 from fp_contracts.control import EvidenceRef
-from fp_rtdl.parquet import Columns, columns_of, columns_to_parquet, content_digest, from_parquet
+from fp_rtdl.parquet import Columns, columns_from_parquet, columns_of, columns_to_parquet, content_digest
 from fp_runtime.bus import Consumer, Record, TopicPartition
 from fp_runtime.evidence import EvidenceConflict, EvidenceStore, ref_of
 from fp_runtime.failpoint import Failpoint, hit
@@ -161,6 +161,6 @@ class Archive:
             return self._store.put(key, columns_to_parquet(columns))
         except EvidenceConflict:
             body = self._store.get(key)
-            if content_digest(from_parquet(body)) != digest:
+            if content_digest(zip(*columns_from_parquet(body), strict=True)) != digest:
                 raise
             return ref_of(key, body)

@@ -13,7 +13,7 @@ from fp_contracts.derive import SNAPSHOT_FIELDS, content_fingerprint, multiset_d
 from fp_contracts.header import Header, HeaderError, Kind, unpack
 from fp_rtdl.archive import Archived
 from fp_rtdl.gates import StreamFacts
-from fp_rtdl.parquet import framed, row_of
+from fp_rtdl.parquet import framed
 from fp_runtime.bus import Record, TopicPartition
 
 _KINDS = frozenset({Kind.AUTH_REQUEST, Kind.FEATURE_SNAPSHOT, Kind.LABEL_ASSERTION})
@@ -101,7 +101,8 @@ class ArchiveAudit:
         if self._at[place] < len(objects):
             wanted = objects[self._at[place]].range
             if record.offset >= wanted.first:
-                self._digests[wanted].update(framed(row_of(record)))
+                _, _, offset, key, value, header, trace, _ = record
+                self._digests[wanted].update(framed((offset, key, header, value, trace)))
 
     def mismatches(self) -> list[str]:
         """Objects whose recorded content is not what the topic holds."""

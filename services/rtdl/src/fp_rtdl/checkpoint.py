@@ -7,8 +7,9 @@ from typing import Any
 
 import orjson
 
+from fp_rtdl.context import Kept
 from fp_rtdl.decode import Anchor, Arrival, Auth, Entities
-from fp_rtdl.domain import Kept, Rebind, Waiting
+from fp_rtdl.domain import Rebind, Waiting
 from fp_runtime.eventtime.merge import Cursor, InputKey
 from fp_runtime.quarantine import Quarantined
 from fp_runtime.spans import Span

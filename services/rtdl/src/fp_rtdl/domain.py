@@ -4,19 +4,19 @@ Everything here depends on the order of the merge alone: the same logs give the 
 """
 
 from bisect import bisect_right
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from fp_contracts.header import NONE_TS
 from fp_contracts.reasons import Degrade
 from fp_features import CORE_V1, MerchantState, Payment, pack
+from fp_rtdl.context import Context, Kept, key_of
 from fp_rtdl.decode import Anchor, Arrival, ArrivalKey, Auth, Entities, Label
 from fp_runtime.eventtime.merge import Deadlines, Head, interleave, output_frontier
 
 FRAUD_DISPOSITION = "fraud_disposition"
-NEVER_US = 2**63
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,14 +49,6 @@ class Snapshot(NamedTuple):
     vector: bytes
 
 
-class Kept(NamedTuple):
-    """One entry of the context with the time (µs) after which it is forgotten; `table` names what it is."""
-
-    expires_us: int
-    table: str
-    value: Arrival | Entities | Anchor | str
-
-
 class Waiting(NamedTuple):
     """An AUTH_REQUEST that waits for a part until `at_us`; `reason` tells why it is degraded if the part stays away."""
 
@@ -71,55 +63,6 @@ class Rebind(NamedTuple):
     flow_id: str
     standing_offset: int
     offset: int
-
-
-class Context:
-    """Parts kept for the horizon, `flows` = the flows bound to an arrival. The first word on a key stands.
-
-    `fresh` is what came since the last checkpoint took it.
-    """
-
-    def __init__(self) -> None:
-        self.arrivals: dict[ArrivalKey, Arrival] = {}
-        self.entities: dict[ArrivalKey, Entities] = {}
-        self.anchors: dict[str, Anchor] = {}
-        self.rebound: dict[str, str] = {}
-        self.flows: dict[ArrivalKey, list[str]] = {}
-        self.fresh: list[Kept] = []
-        self._tables: dict[str, dict[Any, Any]] = {
-            "arrival": self.arrivals, "entities": self.entities, "anchor": self.anchors, "rebound": self.rebound,
-        }  # fmt: skip
-        self._expiry: deque[tuple[int, str, Any]] = deque()
-        self.oldest_us = NEVER_US
-        """When the next entry expires: before that, `prune` has nothing to do."""
-
-    def put(self, kept: Kept, key: ArrivalKey | str) -> bool:
-        """Keep a part unless its key is taken; whether it was kept."""
-        table = self._tables[kept.table]
-        if key in table:
-            return False
-        table[key] = kept.value
-        if type(kept.value) is Anchor:
-            self.flows.setdefault(kept.value.key, []).append(kept.value.flow_id)
-        self._expiry.append((kept.expires_us, kept.table, key))
-        if kept.expires_us < self.oldest_us:
-            self.oldest_us = kept.expires_us
-        return True
-
-    def prune(self, clock_us: int) -> None:
-        """Forget what expired before the merge clock: by the order, so that batching cannot change a join."""
-        expiry = self._expiry
-        while expiry and expiry[0][0] < clock_us:
-            _, table, key = expiry.popleft()
-            value = self._tables[table].pop(key)
-            if table == "anchor":
-                self.flows[value.key].remove(value.flow_id)
-                if not self.flows[value.key]:
-                    del self.flows[value.key]
-        self.oldest_us = expiry[0][0] if expiry else NEVER_US
-
-    def __len__(self) -> int:
-        return len(self._expiry)
 
 
 class PartitionJoin:
@@ -180,7 +123,7 @@ class PartitionJoin:
         """Put back what a checkpoint kept; `n`, `clock_us`, `merchants` and `counts` are set apart."""
         for kept in context:
             if kept.expires_us >= self.clock_us:
-                self.context.put(kept, kept.value if isinstance(kept.value, str) else _key_of(kept.value))
+                self.context.put(kept, kept.value if isinstance(kept.value, str) else key_of(kept.value))
         for entry in waiting:
             self._wait(entry)
 
@@ -300,7 +243,3 @@ class PartitionJoin:
         if state is None:
             state = self.merchants[merchant_id] = MerchantState()
         return state
-
-
-def _key_of(value: Arrival | Entities | Anchor) -> ArrivalKey | str:
-    return value.flow_id if isinstance(value, Anchor) else value.key

@@ -89,8 +89,12 @@ def columns_to_parquet(columns: Columns, level: int = 1) -> bytes:
 
 def from_parquet(body: bytes) -> list[Row]:
     """The rows of an object; ValueError when it is no archive object."""
+    return [Row._make(values) for values in zip(*columns_from_parquet(body), strict=True)]
+
+
+def columns_from_parquet(body: bytes) -> Columns:
+    """The columns of an object; ValueError when it is no archive object."""
     table = pq.read_table(pa.BufferReader(body))
     if table.schema.names != SCHEMA.names:
         raise ValueError(f"not an archive object: {table.schema.names}")
-    columns = [table.column(name).to_pylist() for name in SCHEMA.names]
-    return [Row(*values) for values in zip(*columns, strict=True)]
+    return tuple(table.column(name).to_pylist() for name in SCHEMA.names)

@@ -14,8 +14,8 @@ from fp_runtime.failpoint import Failpoint, hit
 
 POLL_S = 0.005
 BATCH = 500
-CHECKPOINT_S = 1.0
-IDLE_S = 0.1
+CHECKPOINT_S = 3.0  # a restart repeats at most this much; each costs a write of every merchant that changed
+IDLE_S = 0.5
 FLUSH_S = 30.0
 
 
@@ -121,16 +121,17 @@ class Stage:
 
     def _mark(self) -> None:
         """One watermark per target with the frontiers of the own sources that rose."""
-        moved = [lane for lane in self.lanes.values() if lane.frontier() > lane.marked_us]
+        now = [(lane, lane.frontier()) for lane in self.lanes.values()]
+        moved = [(lane, frontier_us) for lane, frontier_us in now if frontier_us > lane.marked_us]
         if not moved:
             return
-        lowest = min(lane.frontier() for lane in moved)
+        lowest, source = min(frontier_us for _, frontier_us in moved), moved[0][0].source
         for target in range(TARGETS):
-            marks = tuple(Mark(lane.source, lane.frontier(), lane.last_seq(target)) for lane in moved)
-            header = Header(Kind.WATERMARK, self._plan.tag, moved[0].source, 0, lowest, marks=marks)
+            marks = tuple(Mark(lane.source, frontier_us, lane.last_seq(target)) for lane, frontier_us in moved)
+            header = Header(Kind.WATERMARK, self._plan.tag, source, 0, lowest, marks=marks)
             self._producer.send(Out(topics.RTDL, target, b"", b"", pack(header)))
-        for lane in moved:
-            lane.marked_us = lane.frontier()
+        for lane, frontier_us in moved:
+            lane.marked_us = frontier_us
 
     def checkpoint(self) -> None:
         """Everything sent is acknowledged, then state and offsets are saved, then others are told."""
