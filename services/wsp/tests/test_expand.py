@@ -99,3 +99,16 @@ def test_a_run_has_its_own_trace_and_the_same_events(pins: Pins, world_id: str) 
 @given(st.integers(min_value=-(10**16), max_value=4 * 10**15))
 def test_ts_text_is_to_text(us: int) -> None:
     assert expand.ts_text(us) == to_text(us)
+
+
+@given(st.text(max_size=12), st.integers(0, 2**50), st.integers(-(2**53), 2**53), st.none() | st.text(max_size=5))
+def test_the_writer_of_a_run_writes_the_same_lines(text: str, ts_us: int, amount: int, optional: str | None) -> None:
+    pins = Pins("platform_20260101T000000Z", "a" * 32, "b" * 64, "c" * 64)
+    payment = Payment(
+        ts_us, text, f"m{text}", 1, text, text, optional, optional, amount, "EUR", "ECOM", optional, optional, None,
+        text,
+    )  # fmt: skip
+    written = expand.LineWriter(pins).line_of
+    assert [written(event) for event in expand.expand(payment, "d" * 32, 6)] == [
+        expand.line_of(event, pins) for event in expand.expand(payment, "d" * 32, 6)
+    ]

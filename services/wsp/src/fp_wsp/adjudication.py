@@ -1,6 +1,5 @@
 """The outside adjudicator: what it will say of each payment, and when. Pure."""
 
-import heapq
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
@@ -42,4 +41,13 @@ def adjudications(truth: Iterable[TruthRow], config: RunConfig) -> Iterator[Adju
 
 def with_adjudications(events: Iterable[Event], verdicts: Iterable[Adjudication]) -> Iterator[Event | Adjudication]:
     """Events and verdicts in one order of event time: a verdict takes its world position among the events."""
-    return heapq.merge(events, verdicts)
+    verdicts = iter(verdicts)
+    verdict = next(verdicts, None)
+    for event in events:
+        while verdict is not None and verdict < event:
+            yield verdict
+            verdict = next(verdicts, None)
+        yield event
+    if verdict is not None:
+        yield verdict
+        yield from verdicts

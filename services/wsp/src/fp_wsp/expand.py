@@ -12,7 +12,7 @@ import orjson
 from fp_contracts.ids import framed
 from fp_contracts.partition import partition_of
 from fp_contracts.records import Pins
-from fp_contracts.timestamps import US_PER_DAY, US_PER_S, to_text
+from fp_contracts.timestamps import US_PER_S, to_text
 from fp_wsp import world
 from fp_wsp.world import Payment
 
@@ -20,6 +20,8 @@ PRODUCER = "wsp"
 RANK_LABEL = 0
 CHUNK_PAYMENTS = 512
 _VIRTUAL = frozenset({"ECOM", "MOTO", "TRANSFER"})
+_US_PER_MINUTE = 60 * US_PER_S
+_NOBODY = Payment(0, "", "", 0, "", "", None, None, 0, "", "", None, None, None, None)
 _TRACED = "00"  # one payment in 256 is traced: its flow id ends with these digits
 
 
@@ -40,6 +42,7 @@ PARTS = (
     Part(world.AUTH_RESPONSE, "traffic", world.LAST_PART_LAG_US, 4),
 )
 CONTEXT_PARTS = (0, 1, 2)
+_new = tuple.__new__  # of a named tuple: a third of the cost of calling its class, for what is made once per line
 _RESPONSE = 4
 _RECIPE = tuple((number, part.offset_us, part.rank, framed(part.name)) for number, part in enumerate(PARTS))
 
@@ -62,7 +65,7 @@ def expand(payment: Payment, of_world: str, lanes: int) -> list[Event]:
     head = _event_head(of_world) + framed(payment.payment_id)
     flow, ts_us, sha256 = world.flow_id(of_world, payment.payment_id), payment.ts_us, hashlib.sha256
     return [
-        Event(ts_us + offset_us, rank, sha256(head + suffix).hexdigest()[:32], number, lane, flow, payment)
+        _new(Event, (ts_us + offset_us, rank, sha256(head + suffix).hexdigest()[:32], number, lane, flow, payment))
         for number, offset_us, rank, suffix in _RECIPE
     ]
 
@@ -112,6 +115,36 @@ def envelope_of(event: Event, pins: Pins) -> dict[str, Any]:
 def line_of(event: Event, pins: Pins) -> bytes:
     """The event as one line of canonical JSON, without the newline. Keys are built in order, so nothing sorts here."""
     return orjson.dumps(envelope_of(event, pins))
+
+
+class LineWriter:
+    """`line_of` for the events of one run, at half its cost: what all lines of a part share is written once."""
+
+    def __init__(self, pins: Pins) -> None:
+        self._run = pins.platform_run_id
+        self._shared = [_shared(number, pins) for number in range(len(PARTS))]
+
+    def line_of(self, event: Event) -> bytes:
+        """See the function. Event ids, traces and times need no escapes."""
+        ts_us, _, event_id, part, _, flow, payment = event
+        start, manifest, middle, end = self._shared[part]
+        trace = _traceparent(self._run, flow, event_id)
+        return b"".join(
+            (start, event_id.encode(), manifest, orjson.dumps(_PAYLOADS[part](payment, flow)), middle,
+             f'{trace}","ts_utc":"{ts_text(ts_us)}'.encode(), end)
+        )  # fmt: skip
+
+
+def _shared(number: int, pins: Pins) -> tuple[bytes, bytes, bytes, bytes]:
+    """A part's line around its event id, its payload, and its trace and time."""
+    event = Event(0, 0, "@id", number, 0, "@flow", _NOBODY)
+    line = envelope_of(event, pins) | {"payload": "@payload", "traceparent": "@trace"}
+    start, rest = orjson.dumps(line).split(b"@id", 1)
+    manifest, rest = rest.split(b'"@payload"', 1)
+    middle, rest = rest.split(b"@trace", 1)
+    between, end = rest.split(ts_text(0).encode(), 1)
+    assert between == b'","ts_utc":"'
+    return start, manifest, middle, end
 
 
 def _arrival_event(payment: Payment, flow: str) -> dict[str, Any]:
@@ -195,16 +228,14 @@ def _present(payload: dict[str, Any]) -> dict[str, Any]:
 
 
 def ts_text(us: int) -> str:
-    """`to_text` with the day cached: neighbours in event time share it."""
-    second, micro = divmod(us, US_PER_S)
-    day, second = divmod(second, 86_400)
-    minute, second = divmod(second, 60)
-    return f"{_day_text(day)}T{minute // 60:02d}:{minute % 60:02d}:{second:02d}.{micro:06d}Z"
+    """`to_text` with the minute cached: neighbours in event time share it."""
+    minute, us = divmod(us, _US_PER_MINUTE)
+    return f"{_minute_text(minute)}{us // US_PER_S:02d}.{us % US_PER_S:06d}Z"
 
 
-@lru_cache(maxsize=16)
-def _day_text(day: int) -> str:
-    return to_text(day * US_PER_DAY)[:10]
+@lru_cache(maxsize=1_024)
+def _minute_text(minute: int) -> str:
+    return to_text(minute * _US_PER_MINUTE)[:17]
 
 
 def _traceparent(run: str, flow: str, of_event: str) -> str:

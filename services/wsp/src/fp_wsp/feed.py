@@ -10,9 +10,9 @@ from fp_contracts.envelope import BODY_LIMIT
 from fp_contracts.records import Pins
 from fp_contracts.runconfig import RunConfig
 from fp_wsp.adjudication import Adjudication
-from fp_wsp.expand import Event
+from fp_wsp.expand import Event, LineWriter
 from fp_wsp.lanes import Line, Numbering
-from fp_wsp.realism import write
+from fp_wsp.realism import AS_IT_IS, write
 
 ADJUDICATOR = "external-adjudicator"
 MAX_POSITION = 2**62
@@ -54,11 +54,13 @@ def split(batch: Batch) -> tuple[Batch, Batch]:
 
 def line_writer(pins: Pins) -> Callable[[Line], bytes]:
     """How a line is written: an event under its fate, or a verdict as a label assertion (contracts.md §4)."""
+    line_of = LineWriter(pins).line_of
 
     def written(line: Line) -> bytes:
-        if isinstance(line.item, Adjudication):
-            return verdict_line(line.item, pins.platform_run_id)
-        return write(line.item, line.fate, pins)
+        item, fate = line.item, line.fate
+        if isinstance(item, Adjudication):
+            return verdict_line(item, pins.platform_run_id)
+        return line_of(item) if fate in AS_IT_IS else write(item, fate, pins)
 
     return written
 

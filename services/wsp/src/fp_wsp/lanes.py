@@ -3,7 +3,7 @@
 import heapq
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from itertools import dropwhile, takewhile
+from itertools import dropwhile
 from typing import Any, NamedTuple
 
 from fp_contracts.header import MAX_TS
@@ -38,8 +38,11 @@ class Held(NamedTuple):
 
 def in_window(items: Iterable[Event | Adjudication], window: Window) -> Iterator[Event | Adjudication]:
     """The items of a merged world whose time lies in [start, end)."""
-    started = dropwhile(lambda item: item.ts_us < window.start_us, items)
-    return takewhile(lambda item: item.ts_us < window.end_us, started)
+    end_us = window.end_us
+    for item in dropwhile(lambda item: item.ts_us < window.start_us, items):
+        if item.ts_us >= end_us:
+            return
+        yield item
 
 
 class Numbering:
@@ -99,11 +102,12 @@ class Numbering:
         return max(self._running_us[lane], min(late_us, default=self.world_us))
 
     def _number(self, lane: int, fate: Fate, item: Event | Adjudication) -> Line:
-        self.last_seq[lane] += 1
-        if fate in ADMITTED_FATES and item.ts_us > self._running_us[lane]:
-            self._running_us[lane] = item.ts_us
+        self.last_seq[lane] = seq = self.last_seq[lane] + 1
+        order_us = self._running_us[lane]
+        if item.ts_us > order_us and fate in ADMITTED_FATES:
+            self._running_us[lane] = order_us = item.ts_us
         self.counts[lane, fate] += 1
-        return Line(lane, self.last_seq[lane], self._running_us[lane], self.position, fate, item)
+        return tuple.__new__(Line, (lane, seq, order_us, self.position, fate, item))
 
     def _hold(self, event: Event, fate: Fate) -> None:
         due_us = self._chooser.due_us(event, fate, self._join_wait_us)

@@ -54,6 +54,7 @@ EXPECTED: Mapping[Fate, tuple[LineClass, Quarantine | None]] = MappingProxyType(
     }
 )
 ADMITTED_FATES = frozenset(fate for fate, (line_class, _) in EXPECTED.items() if line_class is LineClass.ADMITTED)
+AS_IT_IS = frozenset({Fate.PLAIN, Fate.LATE, Fate.DUPLICATE})  # fates whose line is the event's own
 _POISONS = (Fate.POISON_JSON, Fate.POISON_TRUTH, Fate.POISON_TYPE, Fate.POISON_SCHEMA, Fate.POISON_PIN)
 _POISONS_WITH_IDS = (*_POISONS, Fate.POISON_PAN)
 
@@ -102,9 +103,9 @@ class Chooser:
 
 def write(event: Event, fate: Fate, pins: Pins) -> bytes:
     """The line of an event under a fate (no newline). PLAIN, LATE and DUPLICATE write the same bytes."""
+    if fate in AS_IT_IS:
+        return line_of(event, pins)
     match fate:
-        case Fate.PLAIN | Fate.LATE | Fate.DUPLICATE:
-            return line_of(event, pins)
         case Fate.MUTANT:
             return _mutant(event, pins)
         case Fate.POISON_JSON:
