@@ -1,15 +1,15 @@
 """Columns as PostgreSQL binary arrays made by hand: a tenth of the cost of adapting Python lists item by item."""
 
 import struct
-from collections.abc import Iterable, Sequence
-from itertools import repeat
+import sys
+from array import array
+from collections.abc import Sequence
 
 from psycopg.abc import AdaptContext
 from psycopg.adapt import Buffer, Dumper
 from psycopg.pq import Format
 
 _HEAD = struct.Struct(">iiIii")  # dimensions, has nulls, element oid, length, lower bound
-_INT8 = struct.Struct(">iq").pack
 _INT8_OID, _BYTEA_OID, _TEXT_OID = 20, 17, 25
 
 
@@ -27,23 +27,38 @@ class Texts(bytes):
 
 def int8s(values: Sequence[int]) -> Int8s:
     """Integers as bigint[]."""
-    return Int8s(_HEAD.pack(1, 0, _INT8_OID, len(values), 1) + b"".join(map(_INT8, repeat(8), values)))
+    numbers = array("q", values)
+    if sys.byteorder == "little":
+        numbers.byteswap()
+    raw, n = numbers.tobytes(), len(numbers)
+    items = bytearray(12 * n)
+    items[3::12] = (
+        b"\x08" * n
+    )  # each item is its length, 4 bytes, and its value; plane by plane no item is touched alone
+    for place in range(8):
+        items[4 + place :: 12] = raw[place::8]
+    return Int8s(_HEAD.pack(1, 0, _INT8_OID, n, 1) + items)
 
 
 def byteas(values: Sequence[bytes]) -> Byteas:
     """Byte strings as bytea[]."""
-    return Byteas(_HEAD.pack(1, 0, _BYTEA_OID, len(values), 1) + b"".join(_framed(values)))
+    return Byteas(_HEAD.pack(1, 0, _BYTEA_OID, len(values), 1) + _framed(values))
 
 
 def texts(values: Sequence[str]) -> Texts:
     """Strings as text[]."""
-    return Texts(_HEAD.pack(1, 0, _TEXT_OID, len(values), 1) + b"".join(_framed([text.encode() for text in values])))
+    return Texts(_HEAD.pack(1, 0, _TEXT_OID, len(values), 1) + _framed([text.encode() for text in values]))
 
 
-def _framed(values: Iterable[bytes]) -> Iterable[bytes]:
-    for value in values:
-        yield len(value).to_bytes(4, "big")
-        yield value
+def _framed(values: Sequence[bytes]) -> bytes:
+    """Each value behind its length; hashes are all as long as the first, so one join does."""
+    if not values:
+        return b""
+    sizes = set(map(len, values))
+    if len(sizes) == 1:
+        head = sizes.pop().to_bytes(4, "big")
+        return head + head.join(values)
+    return b"".join([len(value).to_bytes(4, "big") + value for value in values])
 
 
 class _AsIs(Dumper):

@@ -23,6 +23,7 @@ from fp_runtime.telemetry import Metric, counter, gauge, send_span
 RECENT_IDENTITIES = 50_000
 PROBE_AFTER_S = 1.0
 RETRY_S = 0.5
+_SAMPLED = b"-01"  # a traceparent that ends otherwise has no trace to link to
 
 log = structlog.get_logger()
 
@@ -259,8 +260,9 @@ class Writer:
 
     def _publish(self, numbered: Sequence[Numbered]) -> None:
         tried = [one for done in numbered for one in claims.attempts(self._stamp, done)]
-        traced = [one.out.traceparent for one in tried if one.out.traceparent]
-        with send_span("ingress", len(tried), traced):
+        traces = [one.out.traceparent for one in tried if one.out.traceparent]
+        sampled = [trace for trace in traces if trace.endswith(_SAMPLED)]
+        with send_span("ingress", len(tried), sampled):
             deliveries = self._producer.publish([one.out for one in tried])
         failpoint.hit(failpoint.Failpoint.IG_AFTER_PRODUCE)
         missing = [one for one, delivery in zip(tried, deliveries, strict=True) if delivery.offset is None]

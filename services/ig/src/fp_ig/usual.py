@@ -29,6 +29,7 @@ _MINUTES_KEPT = 4_096
 # Compared with the run's pins or looked at by `_Clock`, which is narrower than their patterns.
 _PINS = ("manifest_fingerprint", "platform_run_id", "run_config_digest", "scenario_run_id")
 _APART: dict[str, Any] = {"payload": msgspec.Raw, "ts_utc": str, **dict.fromkeys(_PINS, str)}
+_sha256 = hashlib.sha256
 _written = msgspec.json.Encoder().encode
 
 
@@ -69,7 +70,7 @@ class Usual:
         event_id, trace = line.event_id.encode(), line.traceparent
         return Admissible(
             raw,
-            hashlib.sha256(b"%b%b%b" % (of_type.identity_head, len(event_id).to_bytes(4, "big"), event_id)).digest(),
+            _sha256(b"%b%b%b" % (of_type.identity_head, len(event_id).to_bytes(4, "big"), event_id)).digest(),
             hashed.digest(),
             of_type.kinds[payload.kind] if of_type.kinds else of_type.kind,
             of_type.topic,
@@ -91,7 +92,7 @@ class _Type:
         self.kinds = {kind: kind_of(spec.event_type, kind).value for kind in TrafficKind} if has_kind else {}
         self.kind = kind_of(spec.event_type, None).value
         head, self.hash_tail = _around_payload(spec.event_type, pins)
-        self.hash_head = hashlib.sha256(head)
+        self.hash_head = _sha256(head)
 
 
 def _around_payload(event_type: str, pins: Pins) -> tuple[bytes, bytes]:
