@@ -108,7 +108,7 @@ def labels(feed: sample.Feed, rng: random.Random, made: Sequence[sample.Payment]
         observed_us = payment.ts_us + rng.randrange(1, 3 * US_PER_DAY)
         if payment.number % 3 == 0:
             said.append((observed_us, payment, "FRAUD_CONFIRMED"))
-        if payment.number % 7 == 1:
+        elif payment.number % 7 == 1:
             said.append((observed_us, payment, "LEGIT_CONFIRMED"))
         if conflicts and payment.number % 21 == 0:
             said.append((observed_us, payment, "LEGIT_CONFIRMED"))

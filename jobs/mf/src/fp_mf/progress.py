@@ -1,9 +1,13 @@
-"""What the job says while it runs: JSON lines on standard output, the result last."""
+"""What the job says while it runs, JSON lines on standard output; and where it hears that it shall stop."""
 
-import json
 import sys
+import threading
 from collections.abc import Callable
 from typing import Any, TypeAlias
+
+import orjson
+
+from fp_mf.errors import Cancelled
 
 Progress: TypeAlias = Callable[[str, int, int], None]
 
@@ -12,16 +16,22 @@ def silent(_stage: str, _done: int, _total: int) -> None:
     """Say nothing."""
 
 
-def say(stage: str, done: int, total: int) -> None:
-    """One line of progress: `done` of `total` in a named stage."""
-    _line({"stage": stage, "done": done, "total": total})
+def speaker(stop: threading.Event) -> Progress:
+    """Says each tenth of a stage; every call is a place where the job ends by Cancelled once `stop` is set."""
+    told: dict[str, int] = {}
+
+    def say(stage: str, done: int, total: int) -> None:
+        if stop.is_set():
+            raise Cancelled(stage)
+        tenth = 10 * done // max(total, 1)
+        if told.get(stage) != tenth:
+            told[stage] = tenth
+            say_line({"stage": stage, "done": done, "total": total})
+
+    return say
 
 
-def say_result(result: Any) -> None:
-    """The last line."""
-    _line({"result": result})
-
-
-def _line(document: dict[str, Any]) -> None:
-    sys.stdout.write(json.dumps(document, sort_keys=True) + "\n")
+def say_line(document: dict[str, Any]) -> None:
+    """One line on standard output."""
+    sys.stdout.write(orjson.dumps(document).decode() + "\n")
     sys.stdout.flush()

@@ -3,6 +3,7 @@
 import io
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,8 @@ from fp_mf.errors import fail
 from fp_mf.progress import Progress
 
 ACCOUNT, EVENT = "account_id", "event_id"
-_MAX_SEGMENT_VALUES = 12
+_MAX_SEGMENTS = 12
+_OTHER = "(other)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,10 +115,10 @@ def to_table(rows: pa.Table, manifest: DatasetManifest) -> Table:
     labels = _numbers(rows, manifest.label_column)
     if not np.isin(labels, (0.0, 1.0)).all():
         fail("a label is neither 0 nor 1")
-    segments = {column.name: column.name for column in manifest.columns if column.role == "segment"}
+    segments = [column.name for column in manifest.columns if column.role == "segment"]
     return Table(
         names, features, labels, rows.column(manifest.time_column).to_numpy().astype(np.int64),
-        _texts(rows, EVENT), _texts(rows, ACCOUNT), {name: _texts(rows, name) for name in segments},
+        _texts(rows, EVENT), _texts(rows, ACCOUNT), {name: _segment(rows, name) for name in segments},
     )  # fmt: skip
 
 
@@ -129,6 +131,23 @@ def _numbers(rows: pa.Table, name: str) -> np.ndarray:
     if bad.size:
         fail(f"column {name} has {bad.size} values that are no numbers, first in row {bad[0]}")
     return values
+
+
+def _segment(rows: pa.Table, name: str) -> np.ndarray:
+    """Values as texts: of many numbers their quarter, of many texts the most frequent ones and "(other)"."""
+    column = rows.column(name)
+    texts = _texts(rows, name)
+    values, counts = np.unique(texts, return_counts=True)
+    if len(values) <= _MAX_SEGMENTS:
+        return texts
+    if pa.types.is_integer(column.type) and not column.null_count:
+        numbers = column.to_numpy()
+        edges = np.unique(np.quantile(numbers, (0.25, 0.5, 0.75)))
+        bounds = ["", *(f"{edge:g}" for edge in edges), ""]
+        names = [f"{low or 'lowest'}..{high or 'highest'}" for low, high in pairwise(bounds)]
+        return np.array(names, dtype=object)[np.searchsorted(edges, numbers, side="right")]
+    kept = values[np.argsort(-counts, kind="stable")[: _MAX_SEGMENTS - 1]]
+    return np.where(np.isin(texts, kept), texts, _OTHER)
 
 
 def _texts(rows: pa.Table, name: str) -> np.ndarray:

@@ -62,10 +62,23 @@ def read_lane(read: Reader, part: int, tag: bytes) -> Lane:
     lane.bound_us = merge.bound()
     lane.heads = merge.take()
     lane.beyond = merge.waiting()
-    lane.label_frontier_us = min(
-        cursor.frontier_us for key, cursor in merge.cursors().items() if key.topic == topics.LABELS
-    )
+    lane.label_frontier_us = _frontier(rows[topics.LABELS])
     return lane
+
+
+def _frontier(found: Iterable[tuple[Header, Row]]) -> int:
+    """The lowest order_ts that may still come on a topic without gaps: the least of what its sources promised.
+
+    Not that of a merge's cursors, which a label that is read and not yet in effect holds back.
+    """
+    promised: dict[str, int] = {}
+    for header, _ in found:
+        spoken = [(mark.source, mark.frontier_us) for mark in header.marks]
+        if header.kind in KINDS[topics.LABELS]:
+            spoken.append((header.source, max(header.order_us, header.frontier_us)))
+        for source, frontier_us in spoken:
+            promised[source] = max(promised.get(source, NONE_TS), frontier_us)
+    return min(promised.values())
 
 
 def _unpacked(rows: Iterable[Row], tag: bytes, lane: Lane) -> list[tuple[Header, Row]]:

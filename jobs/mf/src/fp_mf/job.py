@@ -1,0 +1,202 @@
+"""One training from its request to what it publishes. Everything is write-once, the result last."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from pydantic import ValidationError
+
+from fp_contracts.bundle import MANIFEST_FILE, PPM, BundleRef, MfResult, TrainRequest
+from fp_contracts.canonical import canonical_bytes, parse_strict
+from fp_contracts.control import Blocker, EvidenceRef
+from fp_contracts.dataset import DatasetManifest
+from fp_mf import documents
+from fp_mf.active import Active, find_active
+from fp_mf.errors import QUALITY, Blocked, fail
+from fp_mf.evaluate import Trained, train
+from fp_mf.progress import Progress
+from fp_mf.table import read_dataset
+from fp_mf.tracking import Record, Tracker
+from fp_runtime.evidence import (
+    EvidenceBroken,
+    EvidenceConflict,
+    EvidenceKeyError,
+    EvidenceMissing,
+    EvidenceStore,
+    put_json,
+    read,
+)
+
+ROOT, BUNDLES = "training", "bundles"
+
+
+class Places(NamedTuple):
+    """Where a job reads and writes: the datasets, the active bundle's store, the outputs, the tracker."""
+
+    datasets: EvidenceStore
+    active: EvidenceStore
+    out: EvidenceStore
+    tracker: Tracker
+
+
+def training_key(digest: str, name: str) -> str:
+    """The key of one object of a training; `name` may hold slashes."""
+    return f"{ROOT}/{digest}/{name}"
+
+
+def getter(store: EvidenceStore) -> Callable[[str], bytes]:
+    """The bytes under a key; KeyError when there are none."""
+
+    def get(key: str) -> bytes:
+        try:
+            return store.get(key)
+        except (EvidenceMissing, EvidenceKeyError) as error:
+            raise KeyError(key) from error
+
+    return get
+
+
+def run(request: TrainRequest, places: Places, progress: Progress, *, dry: bool = False) -> MfResult:
+    """Train, examine and publish; or say why not. A job that was killed is run again and gives the same bundle.
+
+    Errors: Unavailable when a store or the tracker is down (nothing that a gate would read is then published),
+    Cancelled from `progress`.
+    """
+    try:
+        published = _published(request, places.out)
+        if published is not None:
+            return published
+        dataset, table = read_dataset(getter(places.datasets), request, progress)
+        active = find_active(getter(places.active), request)
+        trained = train(request, table, active.bundle, progress, active.notes)
+        if dry:
+            return _result(request, trained, "DRY_RUN", {})
+        return _publish(request, places, progress, dataset, trained, active)
+    except Blocked as blocked:
+        return _blocked(request, blocked)
+
+
+def _blocked(request: TrainRequest, blocked: Blocked) -> MfResult:
+    return MfResult(
+        platform_run_id=request.platform_run_id, train_request_digest=request.digest, status="BLOCKED",
+        eligible=False, reasons=(blocked.reason,), blockers=(Blocker(code=blocked.code, reason=blocked.reason),),
+    )  # fmt: skip
+
+
+def _result(request: TrainRequest, trained: Trained, status: str, refs: Mapping[str, Any]) -> MfResult:
+    reasons = tuple(f"{check.name}: {check.observed}, required {check.required}" for check in trained.failed)
+    return MfResult.model_validate(
+        {
+            "platform_run_id": request.platform_run_id,
+            "train_request_digest": request.digest,
+            "status": status,
+            "eligible": not reasons,
+            "reasons": reasons,
+            "blockers": tuple(Blocker(code=QUALITY, reason=reason) for reason in reasons),
+            "summary": trained.summary,
+            "metrics": {
+                "rows": sum(len(part.labels) for part in (trained.split.train, trained.split.test)),
+                "features": len(trained.split.train.names),
+            },
+            **refs,
+        }
+    )
+
+
+def _published(request: TrainRequest, out: EvidenceStore) -> MfResult | None:
+    """The result of an earlier run of this request, everything it names read back; None when there is none."""
+    key = training_key(request.digest, "result.json")
+    if not out.exists(key):
+        return None
+    try:
+        found = MfResult.model_validate_json(out.get(key))
+        named = [found.eval_report, found.eval_scores, found.mlflow_refs, found.bundle_receipt, found.safe_disable]
+        named.append(found.bundle.manifest if found.bundle else None)
+        files = parse_strict(read(out, found.bundle_receipt))["files"] if found.bundle_receipt else []
+        for ref in [*(ref for ref in named if ref), *(EvidenceRef.model_validate(file) for file in files)]:
+            read(out, ref)
+    except (ValidationError, EvidenceMissing, EvidenceBroken) as error:
+        fail(f"what this training published is damaged: {error}")
+    return found.model_copy(update={"status": "ALREADY_PUBLISHED"})
+
+
+def _publish(
+    request: TrainRequest, places: Places, progress: Progress, dataset: DatasetManifest, trained: Trained,
+    active: Active,
+) -> MfResult:  # fmt: skip
+    from fp_mf.pictures import draw  # here, because matplotlib takes a second to import
+
+    out, digest = places.out, request.digest
+    progress("publish", 0, 3)
+    drawn = draw(trained, active.drift(trained))
+    full = canonical_bytes(documents.report(request, dataset, trained, active.drift(trained)))
+    scores = documents.scores_parquet(trained)
+    tracked = _tracked(request, places, trained, {"eval_report.json": full, **drawn})
+    progress("publish", 1, 3)
+    try:
+        refs: dict[str, Any] = {
+            "pictures": tuple(out.put(training_key(digest, f"pictures/{name}"), body) for name, body in drawn.items()),
+            "eval_report": out.put(training_key(digest, "eval_report.json"), full),
+            "eval_scores": out.put(training_key(digest, "eval_scores.parquet"), scores),
+            "mlflow_refs": tracked,
+        }
+        if trained.failed:
+            return _result(request, trained, "BLOCKED", refs)
+        refs |= _put_bundle(request, out, documents.bundle_files(request, dataset, trained))
+        progress("publish", 2, 3)
+        result = _result(request, trained, "TRAINED", refs)
+        put_json(out, training_key(digest, "result.json"), result.model_dump(mode="json"))
+    except EvidenceConflict as error:
+        fail(f"an earlier run of this request gave other bytes: {error}")
+    progress("publish", 3, 3)
+    return result
+
+
+def _tracked(
+    request: TrainRequest, places: Places, trained: Trained, files: Mapping[str, bytes]
+) -> EvidenceRef:  # fmt: skip
+    """The reference to the tracker's run; an earlier run's stands, since trackers choose ids of their own."""
+    key = training_key(request.digest, "mlflow_refs.json")
+    if places.out.exists(key):
+        body = places.out.get(key)
+        return places.out.put(key, body)
+    summary = trained.summary
+    numbers = {
+        f"{who}_{name.removesuffix('_ppm')}": value / PPM
+        for who, figures in (("candidate", summary.candidate), ("baseline", summary.baseline))
+        for name, value in figures.model_dump().items()
+        if name.endswith("_ppm") and value is not None
+    }
+    tracked = places.tracker.log(
+        Record(
+            request.digest,
+            {"fp.run": request.platform_run_id, "fp.eligible": str(not trained.failed).lower()},
+            {
+                "family": request.family, "seed": str(request.seed), "policy_rev": request.policy_rev,
+                "feature_set": request.feature_set, "dataset_fingerprint": request.dataset.dataset_fingerprint,
+                **{name: str(value) for name, value in trained.settings.model_dump().items()},
+            },
+            {**numbers, "shuffled_ap": trained.shuffled.observed},
+            files,
+        )
+    )  # fmt: skip
+    return put_json(places.out, key, {**tracked._asdict(), "train_request_digest": request.digest})
+
+
+def _put_bundle(request: TrainRequest, out: EvidenceStore, files: Mapping[str, bytes]) -> dict[str, Any]:
+    manifest = documents.manifest_of(files)
+    disable = documents.safe_disable(request, files)
+    folder = f"{BUNDLES}/{manifest.bundle_id}"
+    # The manifest goes last: where one lies, everything it names lies.
+    names = sorted(files, key=lambda name: (name == MANIFEST_FILE, name))
+    refs = [out.put(f"{folder}/{name}", files[name]) for name in names]
+    bundle = BundleRef(bundle_id=manifest.bundle_id, model_digest=manifest.model_digest, manifest=refs[-1])
+    receipt = {
+        "bundle": bundle.model_dump(mode="json"),
+        "files": [ref.model_dump(mode="json") for ref in refs],
+        "provenance": manifest.model_dump(mode="json"),
+    }
+    return {
+        "bundle": bundle,
+        "safe_disable": put_json(out, training_key(request.digest, "safe_disable.json"), disable),
+        "bundle_receipt": put_json(out, training_key(request.digest, "bundle_receipt.json"), receipt),
+    }
