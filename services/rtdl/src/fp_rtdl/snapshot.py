@@ -5,6 +5,7 @@ hold the bytes to `fp_contracts.records.body_of` and the hash to `fp_contracts.d
 """
 
 import hashlib
+from functools import lru_cache
 
 import orjson
 
@@ -23,6 +24,8 @@ from fp_runtime.bus import Out
 
 PRODUCER = "rtdl"
 TARGETS = topics.TOPICS[topics.RTDL].partitions
+_READY, _DEGRADED = JoinStatus.READY.value, JoinStatus.DEGRADED.value
+_CONTEXT = (topics.ARRIVAL_EVENTS, topics.ARRIVAL_ENTITIES, topics.FLOW_ANCHOR)
 
 
 def source_of(part: int) -> str:
@@ -38,6 +41,8 @@ class SnapshotWriter:
         self.source = source_of(part)
         self._source = self.source.encode()
         self._tails = {topic: f'"partition":{part},"topic":"{topic}"}}' for topic in topics.INGRESS}
+        self._traffic = self._tails[topics.TRAFFIC]
+        self._schema = f'"feature_schema_digest":"{CORE_V1.schema_digest}","feature_vector":"'
         self._world = f'"manifest_fingerprint":"{pins.manifest_fingerprint}",'
         self._run = (
             f'"platform_run_id":"{pins.platform_run_id}","producer":"{PRODUCER}",'
@@ -60,7 +65,8 @@ class SnapshotWriter:
         return Out(topics.RTDL, target, key.encode(), self._body(snapshot, payload), header, trace)
 
     def _body(self, snapshot: Snapshot, payload: str) -> bytes:
-        event_id = hashlib.sha256(self._identity + framed(snapshot.auth.event_id)).hexdigest()[:32]
+        source = snapshot.auth.event_id.encode()
+        event_id = hashlib.sha256(self._identity + len(source).to_bytes(4, "big") + source).hexdigest()[:32]
         return (
             f'{{"event_id":"{event_id}","event_type":"feature_snapshot",{self._world}"payload":{payload},{self._run}'
             f'"traceparent":{_text(snapshot.auth.traceparent)},"ts_utc":"{to_text(snapshot.release_us)}"}}'
@@ -70,42 +76,38 @@ class SnapshotWriter:
         """(snapshot_hash as bytes, payload): the hash covers what replays, so no offsets and no merged position."""
         auth, anchor, arrival, entities = snapshot.auth, snapshot.anchor, snapshot.arrival, snapshot.entities
         instrument = entities.instrument_id if entities else anchor.instrument_id if anchor else None
-        status = JoinStatus.DEGRADED if snapshot.reasons else JoinStatus.READY
         head = (
-            f'{{"account_id":{_text(anchor.account_id if anchor else None)},"amount_minor":{auth.amount_minor},'
-            f'"channel":{_text(arrival.channel if arrival else None)},'
+            f'{{"account_id":{_name(anchor.account_id if anchor else None)},"amount_minor":{auth.amount_minor},'
+            f'"channel":{_name(arrival.channel if arrival else None)},'
         )
         body = (
             f'"currency":"{auth.currency}","degrade_reasons":[{_list(snapshot.reasons)}],'
-            f'"device_id":{_text(entities.device_id if entities else None)},"event_us":{auth.ts_us},'
-            f'"feature_schema_digest":"{CORE_V1.schema_digest}","feature_vector":"{vector_text(snapshot.vector)}",'
-            f'"flow_id":{_text(auth.flow_id)},"instrument_id":{_text(instrument)},"join_status":"{status.value}",'
-            f'"merchant_id":{_text(auth.merchant_id)},'
+            f'"device_id":{_name(entities.device_id if entities else None)},"event_us":{auth.ts_us},'
+            f'{self._schema}{vector_text(snapshot.vector)}",'
+            f'"flow_id":{_text(auth.flow_id)},"instrument_id":{_name(instrument)},'
+            f'"join_status":"{_DEGRADED if snapshot.reasons else _READY}","merchant_id":{_name(auth.merchant_id)},'
         )
         release, event_id = f'"release_us":{snapshot.release_us},', _text(auth.event_id)
         digest = hashlib.sha256(f'{head}{body}{release}"source_event_id":{event_id}}}'.encode())
         payload = (
             f'{head}"context_offsets":[{self._context_offsets(snapshot)}],{body}"merged_n":{snapshot.merged_n},{release}'
             f'"snapshot_hash":"{digest.hexdigest()}","source_event":{{"event_id":{event_id},'
-            f'"origin":{self._offset(topics.TRAFFIC, auth.offset)}}}}}'
+            f'"origin":{{"offset":{auth.offset},{self._traffic}}}}}'
         )
         return digest.digest(), payload
 
     def _context_offsets(self, snapshot: Snapshot) -> str:
-        parts = (
-            (topics.ARRIVAL_EVENTS, snapshot.arrival),
-            (topics.ARRIVAL_ENTITIES, snapshot.entities),
-            (topics.FLOW_ANCHOR, snapshot.anchor),
-        )
-        return ",".join([self._offset(topic, part.offset) for topic, part in parts if part is not None])
-
-    def _offset(self, topic: str, offset: int) -> str:
-        return f'{{"offset":{offset},{self._tails[topic]}'
+        parts = zip(_CONTEXT, (snapshot.arrival, snapshot.entities, snapshot.anchor), strict=True)
+        tails = self._tails
+        return ",".join([f'{{"offset":{part.offset},{tails[topic]}' for topic, part in parts if part is not None])
 
 
 def _text(value: str | None) -> str:
     """A string or null as JSON."""
     return orjson.dumps(value).decode()
+
+
+_name = lru_cache(maxsize=65_536)(_text)  # for what comes again: merchants, accounts and what belongs to them
 
 
 def _list(codes: tuple[str, ...]) -> str:
