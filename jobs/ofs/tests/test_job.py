@@ -69,6 +69,7 @@ def test_usage_exits_2_with_one_line(kit: Any, tmp_path: Path, capsys: pytest.Ca
     assert job.main(["run", str(broken), "--out", str(tmp_path / "out")]) == 2
     assert job.main(["run", str(tmp_path / "none.json"), "--out", str(tmp_path / "out")]) == 2
     assert job.main(["run", written(bench), "--out", "ftp://somewhere"]) == 2
+    assert job.main(["run", written(bench), "--out", str(broken)]) == 2
     with pytest.raises(SystemExit) as caught:
         job.main(["run"])
     assert caught.value.code == 2
@@ -77,9 +78,12 @@ def test_usage_exits_2_with_one_line(kit: Any, tmp_path: Path, capsys: pytest.Ca
 
 def test_a_store_that_is_down_exits_4(kit: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     bench = kit.bench()
-    (tmp_path / "file").write_text("a file where the folder should be")
-    assert job.main(["run", written(bench), "--out", str(tmp_path / "file")]) == 4
-    assert capsys.readouterr().err.startswith("fp_ofs: ")
+    nobody = {"archive_url": "s3://nowhere/run", "archive_endpoint": "http://127.0.0.1:9"}
+    path = tmp_path / "request.json"
+    path.write_text(bench.request().model_copy(update=nobody).model_dump_json())
+    assert job.main(["run", str(path), "--out", str(tmp_path / "out")]) == 4
+    assert capsys.readouterr().err.startswith("fp_ofs: evidence store s3://nowhere/run")
+    assert not (tmp_path / "out").exists()
 
 
 def started(bench: Any) -> subprocess.Popen[bytes]:

@@ -54,6 +54,8 @@ def main(arguments: list[str]) -> int:
 
 
 def _run(request: OfsRequest, out: str, dry: bool, progress: Progress) -> int:
+    if Path(out).is_file():
+        raise UserError(f"--out {out}", "it is a file", "name a folder or a store")
     url = out if "://" in out else Path(out).absolute().as_uri()
     archive = open_store(request.archive_url, request.archive_endpoint)
     build = Build(request, archive, open_store(url, request.out_endpoint), Embedded(), progress, dry=dry)
