@@ -10,7 +10,7 @@ from fp_runtime import lease, ownership, progress, spans
 from fp_runtime.deadline import until
 from fp_runtime.errors import Fenced
 from fp_runtime.postgres import Connection, connect, transaction
-from fp_runtime.progress import Progress
+from fp_runtime.progress import Advance, Progress
 from fp_runtime.spans import Span
 
 pytestmark = pytest.mark.stack
@@ -56,6 +56,62 @@ def test_progress_moves_only_from_where_it_stands(df: Connection, zombie: Connec
         progress.advance(cur, run, "df", 0, 5, 4, b"")
     assert progress.load_all(df, run, "df") == {0: Progress(5, b"only offsets moved")}
     assert progress.load(df, run, "df", 1) is None
+
+
+def test_many_scopes_are_guarded_at_once_and_one_lost_one_fences_all(
+    df: Connection, zombie: Connection, run: str
+) -> None:
+    scopes = [f"{run}|df|{part}" for part in range(6)]
+    epochs = {scope: ownership.raise_epoch(zombie, scope, "df-0") for scope in scopes}
+    with transaction(zombie) as cur:
+        ownership.guard_all(cur, epochs)
+    ownership.raise_epoch(df, scopes[3], "df-0")
+    with pytest.raises(Fenced, match=r"df\|3"), transaction(zombie) as cur:
+        ownership.guard_all(cur, epochs)
+    with pytest.raises(Fenced), transaction(zombie) as cur:
+        ownership.guard_all(cur, {f"{run}|df|9": 1})
+
+
+def test_a_guard_of_many_sees_the_owner_that_is_just_coming(
+    df: Connection, zombie: Connection, run: str, role_dsn: Callable[[str], str]
+) -> None:
+    """It waits for the new owner's row and then compares with what came, not with what it saw before."""
+    scopes = [f"{run}|df|{part}" for part in range(3)]
+    epochs = {scope: ownership.raise_epoch(zombie, scope, "df-0") for scope in scopes}
+
+    def guard() -> None:
+        with transaction(zombie) as cur:
+            ownership.guard_all(cur, epochs)
+
+    with connect(role_dsn("fp_df"), "wire-look") as look, ThreadPoolExecutor(1) as pool:
+        with transaction(df):
+            ownership.raise_epoch(df, scopes[1], "df-0")
+            guarded = pool.submit(guard)
+            waiting = "SELECT 1 FROM pg_stat_activity WHERE pid = %s AND wait_event_type = 'Lock'"
+            until(lambda: look.execute(waiting, (zombie.info.backend_pid,)).fetchone(), 10, "the old owner waits")
+        with pytest.raises(Fenced):
+            guarded.result(10)
+
+
+def test_progress_of_many_partitions_moves_at_once_or_not_at_all(df: Connection, zombie: Connection, run: str) -> None:
+    with transaction(df) as cur:
+        progress.advance_all(cur, run, "df", [Advance(part, 0, part, b"%d" % part) for part in range(4)])
+    with transaction(df) as cur:  # one that goes on, one whose offsets moved, one without a row, and one from 0
+        steps = [Advance(1, 1, 9, b"nine"), Advance(2, 2, 2, b"two"), Advance(5, 0, 1, b"new"), Advance(0, 0, 3, b"on")]
+        progress.advance_all(cur, run, "df", steps)
+    expected = {
+        0: Progress(3, b"on"), 1: Progress(9, b"nine"), 2: Progress(2, b"two"), 3: Progress(3, b"3"),
+        5: Progress(1, b"new"),
+    }  # fmt: skip
+    assert progress.load_all(df, run, "df") == expected
+    for lost in (Advance(1, 1, 10, b"zombie"), Advance(5, 0, 7, b"zombie"), Advance(4, 3, 4, b"no row")):
+        with pytest.raises(Fenced, match=rf"df {lost.partition} "), transaction(zombie) as cur:
+            progress.advance_all(cur, run, "df", [Advance(3, 3, 4, b"zombie"), lost])
+    with pytest.raises(ValueError, match="go back"), transaction(df) as cur:
+        progress.advance_all(cur, run, "df", [Advance(3, 3, 4, b""), Advance(1, 9, 8, b"")])
+    with transaction(df) as cur:
+        progress.advance_all(cur, run, "df", [])
+    assert progress.load_all(df, run, "df") == expected
 
 
 def test_of_eight_that_advance_at_once_one_does(run: str, role_dsn: Callable[[str], str]) -> None:

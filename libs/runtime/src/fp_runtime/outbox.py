@@ -43,8 +43,10 @@ class Fact(NamedTuple):
     n: int
 
 
-def add(cur: Cursor, run: str, rows: Iterable[Queued]) -> None:
+def add(cur: Cursor, run: str, rows: Sequence[Queued]) -> None:
     """Store records with their exact bytes; a unique violation means a sequence was given twice."""
+    if not rows:
+        return
     columns = "run, source, topic, part, seq, key, header, traceparent, body"
     with cur.copy(f"COPY ops.outbox ({columns}) FROM STDIN (FORMAT BINARY)") as copy:
         copy.set_types(["text", "text", "text", "int4", "int8", "bytea", "bytea", "bytea", "bytea"])
@@ -70,10 +72,13 @@ def merge(published: Iterable[Published]) -> list[Fact]:
 
 def record_facts(cur: Cursor, run: str, published: Iterable[Published]) -> None:
     """Record where records were acknowledged; the same fact again changes nothing."""
-    cur.executemany(
-        "INSERT INTO ops.outbox_fact (run, source, topic, part, first_seq, first_offset, n)"
-        " VALUES (%s, %s, %s, %s, %s, %s, %s) ON CONFLICT DO NOTHING",
-        [(run, *fact) for fact in merge(published)],
+    facts = merge(published)
+    if not facts:
+        return
+    cur.execute(
+        "INSERT INTO ops.outbox_fact (run, source, topic, part, first_seq, first_offset, n) SELECT %s, *"
+        " FROM unnest(%s::text[], %s::text[], %s::int4[], %s::int8[], %s::int8[], %s::int8[]) ON CONFLICT DO NOTHING",
+        (run, *map(list, zip(*facts, strict=True))),
     )
 
 

@@ -1,6 +1,8 @@
 """Stored progress of a stage's partition: the position from which a restart goes on, advanced by compare-and-set."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from fp_runtime.errors import Fenced
 from fp_runtime.postgres import Connection, Cursor
@@ -10,6 +12,15 @@ from fp_runtime.postgres import Connection, Cursor
 class Progress:
     """n = merged position; doc = what the stage wrote to go on from there."""
 
+    n: int
+    doc: bytes
+
+
+class Advance(NamedTuple):
+    """One partition's step: from `expected_n` (0 also stands for no row yet) to `n`."""
+
+    partition: int
+    expected_n: int
     n: int
     doc: bytes
 
@@ -28,24 +39,40 @@ def load_all(conn: Connection, run: str, stage: str) -> dict[int, Progress]:
     return {part: Progress(n, doc) for part, n, doc in rows.fetchall()}
 
 
+_UPDATE = """
+UPDATE ops.progress p SET n = w.n, doc = w.doc, at = clock_timestamp()
+FROM unnest(%s::int4[], %s::int8[], %s::int8[], %b::bytea[]) AS w(part, expected, n, doc)
+WHERE p.run = %s AND p.stage = %s AND p.part = w.part AND p.n = w.expected
+RETURNING p.part
+"""
+_INSERT = """
+INSERT INTO ops.progress (run, stage, part, n, doc)
+SELECT %s, %s, * FROM unnest(%s::int4[], %s::int8[], %b::bytea[]) ON CONFLICT DO NOTHING RETURNING part
+"""
+
+
 def advance(cur: Cursor, run: str, stage: str, partition: int, expected_n: int, n: int, doc: bytes) -> None:
     """Set progress from `expected_n` (0 also stands for no row yet) to `n`; Fenced when the stored n is another.
 
     `n` may equal `expected_n` when only offsets moved. ValueError when it would go back.
     """
-    if n < expected_n:
-        raise ValueError(f"progress of {stage} {partition} would go back from {expected_n} to {n}")
-    place = {"run": run, "stage": stage, "part": partition, "expected": expected_n, "n": n, "doc": doc}
-    cur.execute(
-        "UPDATE ops.progress SET n = %(n)s, doc = %(doc)s, at = clock_timestamp()"
-        " WHERE run = %(run)s AND stage = %(stage)s AND part = %(part)s AND n = %(expected)s",
-        place,
-    )
-    if cur.rowcount == 0 and expected_n == 0:
-        cur.execute(
-            "INSERT INTO ops.progress (run, stage, part, n, doc)"
-            " VALUES (%(run)s, %(stage)s, %(part)s, %(n)s, %(doc)s) ON CONFLICT DO NOTHING",
-            place,
-        )
-    if cur.rowcount == 0:
-        raise Fenced(f"progress of {stage} {partition} is no longer at {expected_n}")
+    advance_all(cur, run, stage, [Advance(partition, expected_n, n, doc)])
+
+
+def advance_all(cur: Cursor, run: str, stage: str, steps: Sequence[Advance]) -> None:
+    """`advance` for several partitions of a stage at once, each at most once; Fenced when any stands elsewhere."""
+    if not steps:
+        return
+    for step in steps:
+        if step.n < step.expected_n:
+            raise ValueError(f"progress of {stage} {step.partition} would go back from {step.expected_n} to {step.n}")
+    cur.execute(_UPDATE, (*map(list, zip(*steps, strict=True)), run, stage))
+    done = {part for (part,) in cur.fetchall()}
+    fresh = [step for step in steps if step.partition not in done and step.expected_n == 0]
+    if fresh:
+        parts, _, ns, docs = map(list, zip(*fresh, strict=True))
+        cur.execute(_INSERT, (run, stage, parts, ns, docs))
+        done.update(part for (part,) in cur.fetchall())
+    lost = [step for step in steps if step.partition not in done]
+    if lost:
+        raise Fenced(f"progress of {stage} {lost[0].partition} is no longer at {lost[0].expected_n}")

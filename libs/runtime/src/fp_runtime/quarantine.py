@@ -24,10 +24,13 @@ class Quarantined:
 
 def add(cur: Cursor, run: str, stage: str, items: Iterable[Quarantined]) -> None:
     """Insert quarantine rows in the transaction of the span; the same record again changes nothing."""
+    rows = [_row(run, stage, item) for item in items]
+    if not rows:
+        return  # as a rule: no statement, no round trip
     cur.executemany(
         "INSERT INTO ops.quarantine (run, stage, topic, part, kafka_offset, reason, body, body_sha256)"
         " VALUES (%s, %s, %s, %s, %s, %s, %s, %s) ON CONFLICT DO NOTHING",
-        [_row(run, stage, item) for item in items],
+        rows,
     )
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from psycopg.types.json import Jsonb
+import orjson
 
 from fp_cm_ls import domain
 from fp_cm_ls.cases import Batch, OutcomeRow, Position, TriggerRow
@@ -26,20 +26,43 @@ def lock_cases(cur: Cursor) -> None:
     cur.execute("SELECT pg_advisory_xact_lock(%s)", (_ATTACH_LOCK,))
 
 
+_APPEND = """
+WITH given AS (
+    SELECT * FROM unnest(%(cases)s::text[], %(kinds)s::text[], %(refs)s::text[], %(ats)s::int8[], %(details)s::text[])
+        WITH ORDINALITY AS g(case_id, kind, ref, event_us, detail, place)
+), fresh AS (
+    SELECT g.*, row_number() OVER (PARTITION BY case_id ORDER BY place) AS step
+    FROM given g WHERE NOT EXISTS (
+        SELECT FROM cm.timeline t
+        WHERE t.run = %(run)s AND t.case_id = g.case_id AND t.kind = g.kind AND t.ref = g.ref)
+), tail AS (
+    SELECT case_id, (SELECT coalesce(max(n), 0) FROM cm.timeline t WHERE t.run = %(run)s AND t.case_id = c.case_id) AS n
+    FROM (SELECT DISTINCT case_id FROM fresh) c
+)
+INSERT INTO cm.timeline (run, case_id, n, kind, ref, event_us, detail)
+SELECT %(run)s, case_id, tail.n + step, kind, ref, event_us, detail::jsonb FROM fresh JOIN tail USING (case_id)
+"""
+
+
 def append(cur: Cursor, run: str, entries: Iterable[Entry]) -> None:
-    """Append to timelines with the next dense number; an entry that stands there already is passed over."""
+    """Append to timelines with the next dense numbers; an entry that stands there already is passed over."""
+    once: dict[tuple[str, Kind, str], Entry] = {}
     for entry in entries:
-        cur.execute(
-            "INSERT INTO cm.timeline (run, case_id, n, kind, ref, event_us, detail)"
-            " SELECT %(run)s, %(case)s, 1 + coalesce(max(n), 0), %(kind)s, %(ref)s, %(at)s, %(detail)s"
-            " FROM cm.timeline WHERE run = %(run)s AND case_id = %(case)s"
-            " HAVING NOT EXISTS (SELECT 1 FROM cm.timeline WHERE run = %(run)s AND case_id = %(case)s"
-            "  AND kind = %(kind)s AND ref = %(ref)s)",
-            {
-                "run": run, "case": entry.case_id, "kind": entry.kind.value, "ref": entry.ref, "at": entry.event_us,
-                "detail": Jsonb(dict(entry.detail)),
-            },
-        )  # fmt: skip
+        once.setdefault((entry.case_id, entry.kind, entry.ref), entry)
+    given = tuple(once.values())
+    if not given:
+        return
+    cur.execute(
+        _APPEND,
+        {
+            "run": run,
+            "cases": [entry.case_id for entry in given],
+            "kinds": [entry.kind.value for entry in given],
+            "refs": [entry.ref for entry in given],
+            "ats": [entry.event_us for entry in given],
+            "details": [orjson.dumps(entry.detail).decode() for entry in given],
+        },
+    )
 
 
 class PgCases:
@@ -66,77 +89,116 @@ class PgCases:
             ownership.guard(cur, scope_of(self._run, "cases"), self._epoch)
             if batch.triggers or batch.outcomes:
                 lock_cases(cur)
-            self._add_triggers(cur, batch.triggers)
-            self._add_outcomes(cur, batch.outcomes)
-            self._attach(cur, batch)
+                self._add_triggers(cur, batch.triggers)
+                self._add_outcomes(cur, batch.outcomes)
+                append(cur, self._run, self._entries(cur, batch))
             quarantine.add(cur, self._run, STAGE, batch.quarantined)
             at = batch.position
             progress.advance(cur, self._run, STAGE, 0, batch.expected_n, at.n, at.to_bytes())
 
     def _add_triggers(self, cur: Cursor, rows: Sequence[TriggerRow]) -> None:
-        cur.executemany(
-            "INSERT INTO cm.case_file (run, case_id, account_id, opened_us) VALUES (%s, %s, %s, %s)"
-            " ON CONFLICT DO NOTHING",
-            [(self._run, r.trigger.case_id, r.trigger.account_id, r.trigger.event_us) for r in rows],
-        )
-        cur.executemany(
-            "INSERT INTO cm.trigger (run, trigger_id, case_id, source, part, seq, decision_id, source_event_id,"
-            " intents, amount_minor, fingerprint) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)",
-            [self._trigger_values(row) for row in rows],
-        )
-
-    def _trigger_values(self, row: TriggerRow) -> tuple[object, ...]:
-        t = row.trigger
-        return (
-            self._run, t.trigger_id, t.case_id, row.source, row.part, row.seq, t.decision_id, t.source_event_id,
-            t.intents, t.amount_minor, bytes.fromhex(row.fingerprint),
+        if not rows:
+            return
+        triggers = [row.trigger for row in rows]
+        cur.execute(
+            "INSERT INTO cm.case_file (run, case_id, account_id, opened_us)"
+            " SELECT %s, * FROM unnest(%s::text[], %s::text[], %s::int8[]) ON CONFLICT DO NOTHING",
+            (
+                self._run, [t.case_id for t in triggers], [t.account_id for t in triggers],
+                [t.event_us for t in triggers],
+            ),
         )  # fmt: skip
+        cur.execute(
+            "INSERT INTO cm.trigger (run, trigger_id, case_id, source, part, seq, decision_id, source_event_id,"
+            " intents, amount_minor, fingerprint) SELECT %s, * FROM unnest(%s::text[], %s::text[], %s::text[],"
+            " %s::int4[], %s::int8[], %s::text[], %s::text[], %s::int4[], %s::int8[], %b::bytea[])",
+            (self._run, *map(list, zip(*map(_trigger_values, rows), strict=True))),
+        )
 
     def _add_outcomes(self, cur: Cursor, rows: Sequence[OutcomeRow]) -> None:
-        cur.executemany(
+        if not rows:
+            return
+        values = [
+            (row.outcome.action_id, row.outcome.decision_id, row.outcome.kind, row.outcome.status, row.event_us)
+            for row in rows
+        ]
+        cur.execute(
             "INSERT INTO cm.outcome (run, action_id, decision_id, kind, status, event_us)"
-            " VALUES (%s, %s, %s, %s, %s, %s)",
-            [
-                (self._run, r.outcome.action_id, r.outcome.decision_id, r.outcome.kind, r.outcome.status, r.event_us)
-                for r in rows
-            ],
+            " SELECT %s, * FROM unnest(%s::text[], %s::text[], %s::text[], %s::text[], %s::int8[])",
+            (self._run, *map(list, zip(*values, strict=True))),
         )
 
-    def _attach(self, cur: Cursor, batch: Batch) -> None:
+    def _entries(self, cur: Cursor, batch: Batch) -> list[Entry]:
         """Triggers with what came before them, then outcomes with the cases that were there before."""
-        for row in batch.triggers:
-            append(cur, self._run, domain.triggered(row.trigger))
-            append(cur, self._run, self._earlier(cur, row))
-        for outcome in batch.outcomes:
-            for (case_id,) in cur.execute(
-                "SELECT DISTINCT case_id FROM cm.trigger WHERE run = %s AND decision_id = %s",
-                (self._run, outcome.outcome.decision_id),
-            ).fetchall():
-                append(cur, self._run, [domain.outcome_attached(case_id, outcome.outcome, outcome.event_us)])
+        triggers = [row.trigger for row in batch.triggers]
+        entries: list[Entry] = []
+        outcomes = self._outcomes_of(cur, [trigger.decision_id for trigger in triggers])
+        known = assertions_of(cur, self._run, [trigger.source_event_id for trigger in triggers])
+        for trigger in triggers:
+            entries += domain.triggered(trigger)
+            for action_id, kind, status, event_us in outcomes.get(trigger.decision_id, ()):
+                detail = {"decision_id": trigger.decision_id, "kind": kind, "status": status}
+                entries.append(Entry(trigger.case_id, Kind.ACTION_OUTCOME_ATTACHED, action_id, event_us, detail))
+            said = known.get(trigger.source_event_id, ())
+            entries += [domain.label_attached(trigger.case_id, assertion) for assertion in said]
+        cases = self._cases_of(cur, [row.outcome.decision_id for row in batch.outcomes])
+        for row in batch.outcomes:
+            of_it = cases.get(row.outcome.decision_id, ())
+            entries += [domain.outcome_attached(case_id, row.outcome, row.event_us) for case_id in of_it]
+        return entries
 
-    def _earlier(self, cur: Cursor, row: TriggerRow) -> list[Entry]:
-        """Outcomes and labels of a trigger's payment that came before the trigger did."""
-        trigger, entries = row.trigger, []
-        outcomes = cur.execute(
-            "SELECT action_id, kind, status, event_us FROM cm.outcome WHERE run = %s AND decision_id = %s"
-            " ORDER BY action_id",
-            (self._run, trigger.decision_id),
-        ).fetchall()
-        for action_id, kind, status, event_us in outcomes:
-            detail = {"decision_id": trigger.decision_id, "kind": kind, "status": status}
-            entries.append(Entry(trigger.case_id, Kind.ACTION_OUTCOME_ATTACHED, action_id, event_us, detail))
-        known = assertions_of(cur, self._run, trigger.source_event_id)
-        return [*entries, *(domain.label_attached(trigger.case_id, assertion) for assertion in known)]
+    def _outcomes_of(
+        self, cur: Cursor, decision_ids: Sequence[str | None]
+    ) -> dict[str | None, list[tuple[str, str, str, int]]]:
+        """(action, kind, status, event time in µs) of the outcomes of each of these decisions, by action."""
+        found: dict[str | None, list[tuple[str, str, str, int]]] = {}
+        if not decision_ids:
+            return found
+        rows = cur.execute(
+            "SELECT decision_id, action_id, kind, status, event_us FROM cm.outcome"
+            " WHERE run = %s AND decision_id = ANY(%s) ORDER BY action_id",
+            (self._run, decision_ids),
+        )
+        for decision_id, *outcome in rows.fetchall():
+            found.setdefault(decision_id, []).append((outcome[0], outcome[1], outcome[2], outcome[3]))
+        return found
+
+    def _cases_of(self, cur: Cursor, decision_ids: Sequence[str]) -> dict[str, list[str]]:
+        """The cases that each of these decisions triggered."""
+        found: dict[str, list[str]] = {}
+        if not decision_ids:
+            return found
+        rows = cur.execute(
+            "SELECT DISTINCT decision_id, case_id FROM cm.trigger WHERE run = %s AND decision_id = ANY(%s)"
+            " ORDER BY case_id",
+            (self._run, decision_ids),
+        )
+        for decision_id, case_id in rows.fetchall():
+            found.setdefault(decision_id, []).append(case_id)
+        return found
 
 
-def assertions_of(cur: Cursor, run: str, event_id: str) -> list[LabelAssertion]:
-    """All assertions about one payment, as they were made."""
+def _trigger_values(row: TriggerRow) -> tuple[object, ...]:
+    t = row.trigger
+    return (
+        t.trigger_id, t.case_id, row.source, row.part, row.seq, t.decision_id, t.source_event_id, t.intents,
+        t.amount_minor, bytes.fromhex(row.fingerprint),
+    )  # fmt: skip
+
+
+def assertions_of(cur: Cursor, run: str, event_ids: Sequence[str]) -> dict[str, list[LabelAssertion]]:
+    """All assertions about each of these payments, as they were made."""
+    found: dict[str, list[LabelAssertion]] = {}
+    if not event_ids:
+        return found
     rows = cur.execute(
         "SELECT assertion_id, event_id, merchant_id, account_id, label_type, label_value, effective_us, observed_us,"
-        " source, actor FROM cm.assertion WHERE run = %s AND event_id = %s ORDER BY observed_us, assertion_id",
-        (run, event_id),
-    ).fetchall()
-    return [_assertion(run, row) for row in rows]
+        " source, actor FROM cm.assertion WHERE run = %s AND event_id = ANY(%s) ORDER BY observed_us, assertion_id",
+        (run, list(event_ids)),
+    )
+    for row in rows.fetchall():
+        found.setdefault(row[1], []).append(_assertion(run, row))
+    return found
 
 
 def _assertion(run: str, row: tuple[Any, ...]) -> LabelAssertion:

@@ -1,7 +1,7 @@
 """The cases' loop: triggers and outcomes into timelines, one transaction per batch under compare-and-set."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -22,6 +22,8 @@ from fp_runtime.quarantine import PoisonLimit, Quarantined
 
 POLL_S = 0.02
 BATCH = 500
+COMMIT_S = 0.25
+"""What was read is committed this often: nobody waits for a case, and few records are about one."""
 _KINDS = {topics.CASE_TRIGGERS: (Kind.CASE_TRIGGER, "df:"), topics.RTDL: (Kind.ACTION_OUTCOME, "al:")}
 Place = tuple[str, int]
 
@@ -107,8 +109,9 @@ class Store(Protocol):
 class Cases:
     """The loop of the one member."""
 
-    def __init__(self, plan: RunPlan, store: Store, consumer: Consumer) -> None:
+    def __init__(self, plan: RunPlan, store: Store, consumer: Consumer, clock: Callable[[], float]) -> None:
         self._tag = plan.tag
+        self._clock = clock
         self._store = store
         self._consumer = consumer
         store.own()
@@ -120,14 +123,15 @@ class Cases:
         self._limit = PoisonLimit()
         self.counts: Counter[str] = Counter()
         consumer.assign(dict(at.offsets))
+        self._committed_at = clock()
 
     def turn(self) -> int:
         """One turn; the number of records read."""
         records = self._consumer.poll(BATCH, POLL_S)
         for record in records:
             self._take(record)
-        if records:
-            self._commit()
+        if self._clock() - self._committed_at >= COMMIT_S:
+            self.commit()
         return len(records)
 
     def _take(self, record: Record) -> None:
@@ -171,7 +175,11 @@ class Cases:
             raise Poison(Quarantine.CONTRACT_BROKEN, f"{header.kind.name} holds {envelope.event_type}")
         self.counts[envelope.event_type] += 1
 
-    def _commit(self) -> None:
+    def commit(self) -> None:
+        """Commit what was read since the last time, if anything was. Call it also before an orderly end."""
+        self._committed_at = self._clock()
+        if self._n == self._batch.expected_n:
+            return
         seqs = {key: track.last for key, track in self._tracks.items()}
         gaps = {key: tuple(sorted(track.gaps)) for key, track in self._tracks.items() if track.gaps}
         batch, position = self._batch, Position(self._n, dict(self._offsets), seqs, gaps)

@@ -57,40 +57,55 @@ class PgLabels:
         """See labeldesk.Store."""
         with transaction(self._conn) as cur:
             ownership.guard(cur, scope_of(self._run, "labels"), self._epoch)
+            self._add_lines(cur, batch)
             if batch.rows:
                 lock_cases(cur)
-            self._add_rows(cur, batch)
-            for row in batch.rows:
-                self._attach(cur, row.assertion.subject.event_id, row.assertion)
+                self._add_assertions(cur, batch)
+                self._attach(cur, [row.assertion for row in batch.rows])
             outbox.add(cur, self._run, batch.queued)
             self._advance(cur, batch.before, batch.after)
 
-    def _add_rows(self, cur: Cursor, batch: LabelBatch) -> None:
-        cur.executemany(
-            "INSERT INTO cm.label_line (run, lane_seq, class, detail, principal, sha256)"
-            " VALUES (%s, %s, %s, %s, %s, %s)",
-            [(self._run, r.lane_seq, r.line_class, r.detail, batch.principal, r.sha256) for r in batch.lines],
+    def _add_lines(self, cur: Cursor, batch: LabelBatch) -> None:
+        if not batch.lines:
+            return
+        rows = [(r.lane_seq, r.line_class, r.detail, r.sha256) for r in batch.lines]
+        cur.execute(
+            "INSERT INTO cm.label_line (run, principal, lane_seq, class, detail, sha256)"
+            " SELECT %s, %s, * FROM unnest(%s::int8[], %s::text[], %s::text[], %b::bytea[])",
+            (self._run, batch.principal, *map(list, zip(*rows, strict=True))),
         )
-        cur.executemany(
-            "INSERT INTO cm.assertion (run, assertion_id, event_id, merchant_id, account_id, label_type, label_value,"
-            " effective_us, observed_us, order_us, source, actor, part, seq, fingerprint)"
-            " VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)",
-            [
-                (
-                    self._run, r.assertion.assertion_id, r.assertion.subject.event_id, r.assertion.subject.merchant_id,
-                    r.assertion.subject.account_id, r.assertion.label_type, r.assertion.label_value,
-                    r.assertion.effective_us, r.assertion.observed_us, r.order_us, r.assertion.source,
-                    r.assertion.actor, r.part, r.seq, bytes.fromhex(r.fingerprint),
-                )
-                for r in batch.rows
-            ],
-        )  # fmt: skip
 
-    def _attach(self, cur: Cursor, event_id: str, assertion: LabelAssertion) -> None:
-        cases = cur.execute(
-            "SELECT DISTINCT case_id FROM cm.trigger WHERE run = %s AND source_event_id = %s", (self._run, event_id)
-        ).fetchall()
-        append(cur, self._run, [domain.label_attached(case_id, assertion) for (case_id,) in cases])
+    def _add_assertions(self, cur: Cursor, batch: LabelBatch) -> None:
+        rows = [
+            (
+                r.assertion.assertion_id, r.assertion.subject.event_id, r.assertion.subject.merchant_id,
+                r.assertion.subject.account_id, r.assertion.label_type, r.assertion.label_value,
+                r.assertion.effective_us, r.assertion.observed_us, r.order_us, r.assertion.source,
+                r.assertion.actor, r.part, r.seq, bytes.fromhex(r.fingerprint),
+            )
+            for r in batch.rows
+        ]  # fmt: skip
+        cur.execute(
+            "INSERT INTO cm.assertion (run, assertion_id, event_id, merchant_id, account_id, label_type, label_value,"
+            " effective_us, observed_us, order_us, source, actor, part, seq, fingerprint) SELECT %s, * FROM"
+            " unnest(%s::text[], %s::text[], %s::text[], %s::text[], %s::text[], %s::text[], %s::int8[], %s::int8[],"
+            " %s::int8[], %s::text[], %s::text[], %s::int4[], %s::int8[], %b::bytea[])",
+            (self._run, *map(list, zip(*rows, strict=True))),
+        )
+
+    def _attach(self, cur: Cursor, assertions: Sequence[LabelAssertion]) -> None:
+        """Labels to the cases of their payments that are there before them."""
+        events = [assertion.subject.event_id for assertion in assertions]
+        rows = cur.execute(
+            "SELECT DISTINCT source_event_id, case_id FROM cm.trigger WHERE run = %s AND source_event_id = ANY(%s)"
+            " ORDER BY case_id",
+            (self._run, events),
+        )
+        cases: dict[str, list[str]] = {}
+        for event_id, case_id in rows.fetchall():
+            cases.setdefault(event_id, []).append(case_id)
+        attached = ((case_id, one) for one in assertions for case_id in cases.get(one.subject.event_id, ()))
+        append(cur, self._run, [domain.label_attached(case_id, one) for case_id, one in attached])
 
     def _advance(self, cur: Cursor, before: LaneState, after: LaneState) -> None:
         """Compare-and-set on the lane's position; zero rows = another writer took it."""

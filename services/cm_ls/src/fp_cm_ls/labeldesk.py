@@ -127,6 +127,7 @@ class LabelDesk:
         self._producer = producer
         store.own()
         store.publish_all(producer)
+        self._unpublished = False
         self.state = store.load()
 
     def take(self, first_seq: int, lines: Sequence[bytes], frontier_us: int, principal: str) -> list[tuple[str, str]]:
@@ -140,10 +141,13 @@ class LabelDesk:
         if fresh or frontier_us > self.state.frontier_us:
             batch = self._read(fresh_from, fresh, frontier_us, principal)
             hit(Failpoint.CM_LS_BEFORE_COMMIT)
+            self._unpublished = self._unpublished or bool(batch.queued)
             self._store.commit(batch)
             self.state = batch.after
             hit(Failpoint.CM_LS_AFTER_COMMIT)
-        self._store.publish_all(self._producer)
+        if self._unpublished:  # most batches only move the frontier
+            self._store.publish_all(self._producer)
+            self._unpublished = False
         hit(Failpoint.CM_LS_AFTER_PUBLISH)
         self._mark()
         return [(line.line_class, line.detail) for line in self._store.lines(first_seq, last)] if lines else []

@@ -1,5 +1,6 @@
 """One cm_ls over a run: the cases' loop in the main thread, the label desk behind the HTTP endpoint, and P10."""
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -51,7 +52,7 @@ def serve(settings: CmSettings, shared: Shared, door: Door, over: Callable[[], b
     consumer = open_consumer(settings, "fp.cm_ls", fetch=FetchProfile.GATHERED)
     producer = open_producer(settings)
     try:
-        shared.cases = Cases(plan, PgCases(case_conn, plan.run, name), consumer)
+        shared.cases = Cases(plan, PgCases(case_conn, plan.run, name), consumer, time.monotonic)
         shared.desk = LabelDesk(plan, PgLabels(label_conn, plan.run, name), producer)
         door.session = Session(
             plan.run,
@@ -63,6 +64,7 @@ def serve(settings: CmSettings, shared: Shared, door: Door, over: Callable[[], b
             if door.failure is not None:
                 raise door.failure
             shared.cases.turn()
+        shared.cases.commit()
     finally:
         door.shut()
         consumer.close()
