@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from fp_contracts import topics
-from fp_contracts.downstream import Decision, Intent
 from fp_contracts.header import Header, Kind, unpack
 from fp_contracts.runconfig import PolicySwitch, RunConfig, RunHeader, Window, config_digest
 from fp_df import actions, sample, service
-from fp_df.actions import Actor, Effects, Executed, Progress
+from fp_df.actions import Actor
+from fp_df.actmarks import Asked, Effects, Executed, Progress
 from fp_df.catalogue import policies
 from fp_df.domain import Switch
 from fp_df.marks import Batch, StateMark, Truth
@@ -113,7 +113,7 @@ class MemoryStore(_Member):
     def unpublished(self, part: int) -> list[Queued]:
         return self.tables.unpublished(f"df:{part}")
 
-    def commit(self, batches: Sequence[Batch]) -> None:
+    def commit(self, batches: Sequence[Batch], published: Sequence[Published]) -> None:
         self.guard()
         tables = self.tables
         for batch in batches:
@@ -121,6 +121,7 @@ class MemoryStore(_Member):
             for row in batch.rows:
                 tables.insert(tables.decisions, row.decided.decision_id, (batch.part, row.n))
             tables.append(batch.queued, batch.links, batch.quarantined)
+        tables.facts.update(published)
         tables.committed()
 
     def save(self, saved: Mapping[int, tuple[StateMark, int, Mapping[str, bytes]]]) -> None:
@@ -143,7 +144,7 @@ class MemoryActions(_Member):
     def unpublished(self, part: int) -> list[Queued]:
         return self.tables.unpublished(f"al:{part}")
 
-    def commit(self, effects: Sequence[Effects]) -> None:
+    def commit(self, effects: Sequence[Effects], published: Sequence[Published]) -> None:
         self.guard()
         tables = self.tables
         for effect in effects:
@@ -152,6 +153,7 @@ class MemoryActions(_Member):
             for outcome in effect.outcomes:
                 tables.insert(tables.outcomes, outcome.action_id, outcome.status)
             tables.append(effect.queued, effect.links, effect.quarantined)
+        tables.facts.update(published)
         tables.committed()
 
 
@@ -164,12 +166,12 @@ class FakeActuator:
     fault: Exception | None = None
     answers: dict[str, Executed] = field(default_factory=dict)
 
-    def execute(self, decision: Decision, intent: Intent) -> Executed:
+    def execute(self, asked: Sequence[Asked]) -> list[Executed]:
         if self.fault is not None:
             raise self.fault
-        self.asked += 1
-        self.effects[intent.idempotency_key] = intent.kind
-        return self.answers.get(intent.kind, Executed("EXECUTED", 1, None))
+        self.asked += len(asked)
+        self.effects |= {one.intent.idempotency_key: one.intent.kind for one in asked}
+        return [self.answers.get(one.intent.kind, Executed("EXECUTED", 1, None)) for one in asked]
 
 
 @dataclass
@@ -203,7 +205,7 @@ class World:
 
     def actor(self, parts: Sequence[int] = tuple(range(PARTITIONS))) -> Actor:
         store = MemoryActions(self.tables)
-        return Actor(self.plan, parts, store, self.bus.consumer("al"), self.bus.producer(), self.actuator)
+        return Actor(self.plan, parts, store, self.bus.consumer("al"), self.bus.producer(), self.actuator, self.clock)
 
     def settle(self, member: Any, step_s: float = 0.3) -> None:
         """Turn a member until nothing more is read."""
@@ -297,8 +299,9 @@ def calm(_calm: dict[str, Any]) -> Any:
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """No failpoint is left behind; nobody waits for records that do not come."""
+    """No failpoint is left behind; nobody waits for records that do not come; checkpoints come often."""
     monkeypatch.setattr(service, "POLL_S", 0.0)
+    monkeypatch.setattr(service, "CHECKPOINT_S", 1.0)
     monkeypatch.setattr(actions, "POLL_S", 0.0)
     yield
     disarm()

@@ -1,36 +1,24 @@
-"""The action layer's desk, the actuator over real HTTP on loopback, and P9's predicates."""
+"""The action layer's desk and loop, and P9's predicates."""
 
-import socket
-import urllib.request
-from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
-import httpx
 import orjson
 import pytest
-import stamina
-from starlette.applications import Starlette
-from starlette.requests import Request
-from starlette.responses import PlainTextResponse
-from starlette.routing import Route
 
 from fp_contracts import topics
-from fp_contracts.downstream import Decision, Intent
+from fp_contracts.downstream import Decision
 from fp_contracts.header import Kind
 from fp_contracts.phases import PHASES
-from fp_contracts.records import read_derived
+from fp_contracts.records import RecordError, read_derived
 from fp_df import sample
-from fp_df.act_adapters import HttpActuator
-from fp_df.actions import Desk, Executed, Progress
-from fp_df.actuator import Effects, make_app
+from fp_df.actmarks import Executed, Progress
+from fp_df.desk import Desk
 from fp_df.facts import chain_facts
 from fp_df.gates import DecisionFacts, evaluate_p9
+from fp_df.unasked import asks_for_nothing
 from fp_runtime.bus import Record
-from fp_runtime.deadline import until
 from fp_runtime.errors import Unavailable
-from fp_runtime.listener import Listener
 
 
 @pytest.mark.parametrize("status", ["EXECUTED", "DENIED", "FAILED"])
@@ -77,7 +65,8 @@ def test_gaps_outlive_a_restart_and_nothing_is_worked_twice(kit: Any, calm: Any,
     actuator = kit.actuator()
     desk, last = Desk(calm.plan, part, None), Progress()
     for offset, record in enumerate([*arrived, records[4]]):
-        desk.take(record._replace(offset=offset), actuator)
+        desk.take(record._replace(offset=offset))
+        desk.ended(actuator.execute(desk.asked()))
         effects = desk.drain()
         assert effects is not None
         last = Progress.from_bytes(effects.progress.n, effects.progress.to_bytes())
@@ -90,15 +79,15 @@ def test_gaps_outlive_a_restart_and_nothing_is_worked_twice(kit: Any, calm: Any,
     assert len(actuator.effects) == actuator.asked == len(intents)
 
 
-def test_what_is_no_decision_of_df_is_set_aside(kit: Any, calm: Any) -> None:
+def test_what_is_no_decision_of_df_is_set_aside(calm: Any) -> None:
     part, (one, two, *_) = decisions(calm)
     other = Desk(calm.plan, (part + 1) % 6, None)
-    other.take(one, kit.actuator())
+    other.take(one)
     desk = Desk(calm.plan, part, None)
-    desk.take(one._replace(value=b"{}", offset=0), kit.actuator())
+    desk.take(one._replace(value=b"{}", offset=0))
     snapshot = sample.Feed().snapshot(0, sample.START_US, "a")
-    desk.take(two._replace(value=snapshot.value, offset=1), kit.actuator())
-    desk.take(one._replace(header=b"", offset=2), kit.actuator())
+    desk.take(two._replace(value=snapshot.value, offset=1))
+    desk.take(one._replace(header=b"", offset=2))
     effects, others = desk.drain(), other.drain()
     assert effects is not None
     assert others is not None
@@ -107,119 +96,105 @@ def test_what_is_no_decision_of_df_is_set_aside(kit: Any, calm: Any) -> None:
     assert effects.progress.n == others.progress.n == 0
 
 
-# --- the actuator over HTTP ---
+RUN_N = f"{sample.RUN}\n"
+BREAKS: dict[str, Any] = {
+    "event_id": [None, "", "x" * 257, 1], "event_type": ["feature_snapshot", None], "schema_version": ["v2", 1],
+    "ts_utc": ["2026-01-01T00:00:00Z", "2026-01-01T00:00:00.000000Z\n", 1], "platform_run_id": ["run", RUN_N],
+    "scenario_run_id": ["A" * 32, "a" * 31, "a" * 32 + "\n"], "manifest_fingerprint": ["g" * 64, "a" * 63],
+    "run_config_digest": [None, "a" * 65], "producer": [""], "traceparent": [1],
+}  # fmt: skip
+PAYLOAD_BREAKS: dict[str, Any] = {
+    "decision_id": ["A" * 32, "a" * 31], "source_event": [{}, {"event_id": "e"}, {"event_id": "", "origin": {}}],
+    "flow_id": ["", None], "account_id": ["", 1, "x" * 257], "merchant_id": [None], "event_us": [2**63, 1.5, "1"],
+    "amount_minor": [2**53 + 1, -(2**53) - 1, True, 1.0, None], "currency": ["eur", "EURO", "EUR\n"],
+    "action": ["DANCE", 1], "score": [1], "reason_codes": [None, [1], "A"], "posture": ["FINE"], "bundle_ref": [1],
+    "policy_rev": [None, 1], "snapshot_hash": ["A" * 64], "feature_vector": [None, 1], "shadow": [[1], None],
+    "snapshot_offset": [{"topic": "t", "partition": "1", "offset": 1}, None], "supersedes": ["x"],
+    "intents": [None, [{}], {}, [1]],
+}  # fmt: skip
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def served(app: Starlette) -> Iterator[str]:
-    url = f"http://127.0.0.1:{(port := free_port())}"
-    listener = Listener(app, "127.0.0.1", port)
-
-    def alive() -> bool | None:
-        try:
-            with urllib.request.urlopen(f"{url}/livez", timeout=1) as answer:
-                return bool(answer.status == 200)
-        except OSError:
-            return None
-
-    until(alive, 10.0, "the actuator listens")
+def accepted(body: bytes) -> bool:
+    """Whether the contract's models take it for a decision without intents."""
     try:
-        yield url
-    finally:
-        listener.close()
+        payload = read_derived(body)[1]
+    except RecordError:
+        return False
+    return isinstance(payload, Decision) and not payload.intents
 
 
-@pytest.fixture
-def actuator_url(tmp_path: Path) -> Iterator[str]:
-    yield from served(make_app(Effects(tmp_path / "effects.db")))
+def test_what_asks_for_nothing_is_told_as_the_contract_tells_it(calm: Any) -> None:
+    bodies = [record.value for record, _ in calm.on_bus(topics.RTDL, Kind.DECISION)]
+    told = [asks_for_nothing(body) for body in bodies]
+    assert told == [accepted(body) for body in bodies]
+    assert {True, False} == set(told)
+    sound = orjson.loads(bodies[told.index(True)])
+    for name in sound:
+        gone = orjson.dumps({key: value for key, value in sound.items() if key != name})
+        assert asks_for_nothing(gone) is accepted(gone)
+    for name in sound["payload"]:
+        gone = orjson.dumps({**sound, "payload": {k: v for k, v in sound["payload"].items() if k != name}})
+        assert asks_for_nothing(gone) is accepted(gone)
+    more = orjson.dumps({**sound, "new": 1, "payload": {**sound["payload"], "new": 1}})
+    assert asks_for_nothing(more) is accepted(more) is True
 
 
-@pytest.fixture
-def moody() -> Iterator[tuple[str, list[int], list[int]]]:
-    """An actuator that answers with given statuses, and what it was asked."""
-    statuses: list[int] = []
-    asked: list[int] = []
-
-    async def act(_: Request) -> PlainTextResponse:
-        asked.append(1)
-        return PlainTextResponse("<html>", status_code=statuses.pop(0) if len(statuses) > 1 else statuses[0])
-
-    async def alive(_: Request) -> PlainTextResponse:
-        return PlainTextResponse("")
-
-    for url in served(Starlette(routes=[Route("/v1/actions", act, methods=["POST"]), Route("/livez", alive)])):
-        yield url, statuses, asked
+@pytest.mark.parametrize("name", BREAKS)
+def test_a_broken_envelope_is_no_decision_that_asks_for_nothing(calm: Any, name: str) -> None:
+    sound = calm_body(calm)
+    for value in BREAKS[name]:
+        body = orjson.dumps({**sound, name: value})
+        assert asks_for_nothing(body) is accepted(body) is False, value
 
 
-@pytest.fixture
-def asking(calm: Any) -> tuple[Decision, Intent]:
-    for record, _ in calm.on_bus(topics.RTDL, Kind.DECISION):
-        decision = read_derived(record.value)[1]
-        if decision.intents:
-            return decision, decision.intents[0]
-    raise AssertionError("no decision with an intent")
+@pytest.mark.parametrize("name", PAYLOAD_BREAKS)
+def test_a_broken_payload_is_no_decision_that_asks_for_nothing(calm: Any, name: str) -> None:
+    sound = calm_body(calm)
+    for value in PAYLOAD_BREAKS[name]:
+        body = orjson.dumps({**sound, "payload": {**sound["payload"], name: value}})
+        assert not accepted(body), value
+        assert not asks_for_nothing(body), value
 
 
-def test_the_same_key_is_carried_out_once(actuator_url: str, asking: tuple[Decision, Intent]) -> None:
-    decision, intent = asking
-    actuator = HttpActuator(actuator_url)
-    assert [actuator.execute(decision, intent) for _ in range(3)] == [Executed("EXECUTED", 1, None)] * 3
-    other = intent.model_copy(update={"kind": "BLOCK_PAYMENT" if intent.kind != "BLOCK_PAYMENT" else "HOLD_FOR_REVIEW"})
-    assert actuator.execute(decision, other) == Executed("DENIED", 1, "KEY_REUSED")
-    unknown = intent.model_copy(update={"kind": "DANCE"})
-    assert actuator.execute(decision, unknown) == Executed("FAILED", 1, "ACTION_UNKNOWN")
-    assert httpx.get(f"{actuator_url}/v1/effects").json() == {"effects": 1, "repeats": 3}
-    actuator.close()
+def calm_body(calm: Any) -> dict[str, Any]:
+    bodies = (record.value for record, _ in calm.on_bus(topics.RTDL, Kind.DECISION))
+    found: dict[str, Any] = orjson.loads(next(body for body in bodies if accepted(body)))
+    return found
 
 
-def test_effects_outlive_the_actuator(tmp_path: Path) -> None:
-    first = Effects(tmp_path / "e.db")
-    assert first.execute("k", "BLOCK_PAYMENT", "f") == (True, True)
-    first.close()
-    again = Effects(tmp_path / "e.db")
-    assert again.execute("k", "BLOCK_PAYMENT", "f") == (True, False)
-    assert again.totals() == {"effects": 1, "repeats": 1}
-    again.close()
+def test_progress_without_effects_is_committed_now_and_then_and_at_the_end(kit: Any) -> None:
+    world = kit.world()
+    world.settle(world.decider())
+    actor = world.actor()
+    world.settle(actor)
+    before = world.tables.commits
+    for _ in range(9):
+        world.write(sample.Feed().marks(sample.START_US))
+        actor.turn()
+    assert world.tables.commits == before
+    actor.finish()
+    assert world.tables.commits == before + 1
+    assert all(desk.start == world.bus.span((topics.RTDL, part))[1] for part, desk in actor.desks.items())
 
 
-@pytest.mark.parametrize("status", [301, 401, 403, 408, 429, 500, 502, 503])
-def test_an_answer_that_says_nothing_of_the_action_is_asked_again(
-    moody: tuple[str, list[int], list[int]], asking: tuple[Decision, Intent], status: int
-) -> None:
-    url, statuses, asked = moody
-    actuator = HttpActuator(url)
-    with stamina.set_testing(True, attempts=3):
-        statuses[:] = [status, 200]
-        assert actuator.execute(*asking) == Executed("EXECUTED", 2, None)
-        statuses[:] = [status]
-        with pytest.raises(Unavailable):
-            actuator.execute(*asking)
-    assert len(asked) == 5
-    actuator.close()
+def test_facts_of_what_was_published_wait_for_the_next_transaction_and_no_longer(kit: Any) -> None:
+    world = kit.world()
+    world.settle(world.decider())
+    actor = world.actor()
+    actor.turn()
+    assert world.tables.unpublished("al:0")
+    actor.finish()
+    assert not any(world.tables.unpublished(f"al:{part}") for part in range(6))
 
 
-@pytest.mark.parametrize(("status", "ended"), [(409, "DENIED"), (400, "FAILED"), (422, "FAILED"), (410, "FAILED")])
-def test_a_refusal_without_a_problem_document_is_still_an_outcome(
-    moody: tuple[str, list[int], list[int]], asking: tuple[Decision, Intent], status: int, ended: str
-) -> None:
-    url, statuses, _ = moody
-    statuses[:] = [status]
-    actuator = HttpActuator(url)
-    assert actuator.execute(*asking) == Executed(ended, 1, str(status))
-    actuator.close()
-
-
-def test_a_body_that_is_no_action_is_refused(actuator_url: str) -> None:
-    for body in (b"", b"[]", b"{", b"1"):
-        answer = httpx.post(f"{actuator_url}/v1/actions", content=body, headers={"Idempotency-Key": "k"})
-        assert answer.status_code == 422
-    no_key = httpx.post(f"{actuator_url}/v1/actions", json={"kind": "BLOCK_PAYMENT", "flow_id": "f"})
-    assert no_key.status_code == 422
+def test_nothing_is_passed_while_an_intent_has_not_ended(calm: Any) -> None:
+    part, records = decisions(calm)
+    desk = Desk(calm.plan, part, None)
+    for record in records:
+        desk.take(record)
+    assert desk.asked()
+    with pytest.raises(ValueError, match="not ended"):
+        desk.drain()
 
 
 # --- P9 ---

@@ -181,6 +181,7 @@ def test_an_action_is_carried_out_once_whatever_crashes(kit: Any, expected: Any,
 
 def turn_until_it_ends(world: Any, actor: Any) -> None:
     for _ in range(100):
+        world.now += 0.3
         actor.turn()
         world.write(sample.Feed().marks(sample.START_US))
 
@@ -230,6 +231,29 @@ def test_where_a_switch_took_effect_depends_on_no_batch_and_outlives_a_restart(k
     revs = [(header.order_us, b'"policy_rev":"spine-v0"' in record.value)
             for record, header in world.on_bus(topics.RTDL, Kind.DECISION)]  # fmt: skip
     assert all(older is (order_us >= SWITCH_US) for order_us, older in revs)
+
+
+def test_facts_of_what_was_published_wait_for_the_next_transaction_and_no_longer(kit: Any) -> None:
+    world = kit.world()
+    decider = world.decider()
+    decider.turn()
+    assert any(world.tables.unpublished(f"df:{part}") for part in range(6))
+    world.now += service.PROGRESS_S
+    while decider.turn():
+        pass
+    assert len(world.tables.decisions) == kit.count
+    world.now += service.PROGRESS_S
+    decider.turn()
+    assert not any(world.tables.unpublished(f"df:{part}") for part in range(6))
+
+
+def test_an_orderly_end_leaves_nothing_that_only_memory_knows(kit: Any) -> None:
+    world = kit.world()
+    decider = world.decider()
+    decider.turn()
+    decider.finish()
+    assert not any(world.tables.unpublished(f"df:{part}") for part in range(6))
+    assert {part for stage, part in world.tables.progress if stage == "df.state"} == set(range(6))
 
 
 def record_of(out: Any, offset: int) -> Record:

@@ -63,10 +63,14 @@ class AccountState:
 
     def windows(self, ts_us: int, widths_us: tuple[int, ...]) -> list[tuple[int, int]]:
         """(count, sum of amounts) of the payments in (t - w, t] for each of the growing widths."""
-        payments, totals = self._payments, self._totals
-        end = payments.end(ts_us)
+        times, totals = self._payments.times, self._totals
+        end = first = len(times) if ts_us >= times[-1] else bisect_right(times, ts_us)
         total = totals[end]
-        return [(end - first, total - totals[first]) for first in payments.firsts(ts_us, end, widths_us)]
+        found = []
+        for width_us in widths_us:
+            first = bisect_right(times, ts_us - width_us, 0, first)
+            found.append((end - first, total - totals[first]))
+        return found
 
     def gap_us(self, ts_us: int) -> int | None:
         """Microseconds between the payment at `ts_us` and the one before it; None when none came in 30 days."""

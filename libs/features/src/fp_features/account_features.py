@@ -1,5 +1,7 @@
 """Features of one account; each function gives the values of one group for a payment already counted."""
 
+from bisect import bisect_right
+
 from fp_contracts.timestamps import US_PER_DAY, US_PER_S
 from fp_features.account import LONGEST_US, AccountState
 from fp_features.payment import US_PER_HOUR, Payment
@@ -7,16 +9,16 @@ from fp_features.timeline import Timeline
 
 VELOCITY_WIDTHS = {"1h": US_PER_HOUR, "1d": US_PER_DAY, "7d": 7 * US_PER_DAY, "30d": LONGEST_US}
 _VELOCITY_US = tuple(VELOCITY_WIDTHS.values())
-_PARTNER_US = (US_PER_HOUR, US_PER_DAY, LONGEST_US)
 _NO_PARTNER = (0.0, 0.0, -1.0)
 
 
 def account_velocity(payment: Payment, state: AccountState) -> tuple[float, ...]:
     """Count and mean amount (minor units) over 1 h, 1, 7 and 30 days, this payment included."""
-    values: list[float] = []
-    for count, total in state.windows(payment.ts_us, _VELOCITY_US):
-        values += (float(count), total / count)
-    return tuple(values)
+    (n_hour, hour), (n_day, day), (n_week, week), (n_month, month) = state.windows(payment.ts_us, _VELOCITY_US)
+    return (
+        float(n_hour), hour / n_hour, float(n_day), day / n_day, float(n_week), week / n_week, float(n_month),
+        month / n_month,
+    )  # fmt: skip
 
 
 def account_habit(payment: Payment, state: AccountState) -> tuple[float, ...]:
@@ -41,8 +43,11 @@ def _partner_values(timeline: Timeline | None, ts_us: int) -> tuple[float, ...]:
     if timeline is None:
         return _NO_PARTNER
     end = timeline.end(ts_us)
-    hour, day, longest = timeline.firsts(ts_us, end, _PARTNER_US)
-    return (float(end - hour), float(end - day), (ts_us - timeline.times[longest]) / US_PER_S)
+    times = timeline.times
+    hour = bisect_right(times, ts_us - US_PER_HOUR, 0, end)
+    day = bisect_right(times, ts_us - US_PER_DAY, 0, hour)
+    longest = bisect_right(times, ts_us - LONGEST_US, 0, day)
+    return (float(end - hour), float(end - day), (ts_us - times[longest]) / US_PER_S)
 
 
 def account_instrument(payment: Payment, state: AccountState) -> tuple[float, ...]:

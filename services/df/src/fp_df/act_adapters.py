@@ -3,65 +3,100 @@
 from collections.abc import Sequence
 
 import httpx
+import msgspec
+import orjson
 import stamina
 
-from fp_contracts.downstream import Decision, Intent
-from fp_df.actions import Effects, Executed, Progress
+from fp_df.actmarks import Asked, Effects, Executed, Progress
 from fp_df.adapters import copy_audit, scope_of
 from fp_df.plan import ACTIONS_STAGE
 from fp_runtime import outbox, ownership, progress, quarantine
 from fp_runtime.errors import Unavailable
 from fp_runtime.outbox import Published, Queued
-from fp_runtime.postgres import Connection, transaction
+from fp_runtime.postgres import Connection, Cursor, transaction
+from fp_runtime.progress import Advance
 
 TIMEOUT_S = 5.0
 ATTEMPTS, RETRY_S = 8, 20.0
 _DENIALS = frozenset({409})
 _ANSWERS = _DENIALS | {400, 404, 410, 422}
+MAX_ACTIONS = 500
+_JSON = {"content-type": "application/json"}
 _OUTCOME = "COPY df.outcome (run, action_id, decision_id, part, kind, status, attempts, reason) FROM STDIN"
 
 
-class HttpActuator:
-    """actions.Actuator over HTTP.
+class Result(msgspec.Struct):
+    """What the actuator says of one action: a status in HTTP's sense and, where it refused, a stable code."""
 
-    It speaks of the action by 2xx, 400, 404, 409, 410 and 422: outcomes. All else is Unavailable in the end: a refused
-    credential, a full queue or a proxy's page say nothing of the action.
+    status: int
+    code: str | None = None
+
+
+class Answer(msgspec.Struct):
+    """The actuator's answer: results in the order of the actions."""
+
+    results: list[Result]
+
+
+_answer = msgspec.json.Decoder(Answer)
+
+
+class HttpActuator:
+    """actions.Actuator over HTTP, many intents in one request, each with its own idempotency key.
+
+    Of an action it speaks by 2xx, 400, 404, 409, 410 and 422 in that action's result: outcomes. All else, for the
+    request or for any of its actions, is Unavailable in the end: a refused credential, a full queue or a proxy's page
+    say nothing of an action.
     """
 
     def __init__(self, url: str) -> None:
         self._client = httpx.Client(base_url=url, timeout=TIMEOUT_S)
 
-    def execute(self, decision: Decision, intent: Intent) -> Executed:
+    def execute(self, asked: Sequence[Asked]) -> list[Executed]:
         """See actions.Actuator: bounded retries, then Unavailable (the process restarts and asks again)."""
-        body = {"kind": intent.kind, "flow_id": decision.flow_id}
-        headers = {"Idempotency-Key": intent.idempotency_key}
+        return [one for at in range(0, len(asked), MAX_ACTIONS) for one in self._some(asked[at : at + MAX_ACTIONS])]
+
+    def _some(self, asked: Sequence[Asked]) -> list[Executed]:
         number = 0
+        body = orjson.dumps({"actions": [_action(one) for one in asked]})
         try:
             for attempt in stamina.retry_context(on=httpx.HTTPError, attempts=ATTEMPTS, timeout=RETRY_S):
                 with attempt:
                     number = attempt.num
-                    response = self._client.post("/v1/actions", json=body, headers=headers)
-                    if not response.is_success and response.status_code not in _ANSWERS:
-                        response.raise_for_status()
+                    results = _results(self._client.post("/v1/actions", content=body, headers=_JSON), len(asked))
         except httpx.HTTPError as error:
             raise Unavailable(f"actuator: {error}") from error
-        if response.is_success:
-            return Executed("EXECUTED", number, None)
-        status = "DENIED" if response.status_code in _DENIALS else "FAILED"
-        return Executed(status, number, _code(response))
+        return [_executed(result, number) for result in results]
 
     def close(self) -> None:
         """Let go of the connection."""
         self._client.close()
 
 
-def _code(response: httpx.Response) -> str:
-    """The problem's stable code, or the status where it has none."""
+def _action(asked: Asked) -> dict[str, str]:
+    intent = asked.intent
+    return {"idempotency_key": intent.idempotency_key, "kind": intent.kind, "flow_id": asked.decision.flow_id}
+
+
+def _results(response: httpx.Response, count: int) -> list[Result]:
+    """The result of each action; HTTPError when the answer leaves any of them open."""
+    response.raise_for_status()
     try:
-        code = response.json()["code"]
-    except (ValueError, KeyError, TypeError):
-        return str(response.status_code)
-    return str(code)[:100]
+        results = _answer.decode(response.content).results
+    except msgspec.MsgspecError as error:
+        raise httpx.DecodingError(f"no answer of an actuator: {error}", request=response.request) from error
+    silent = [result.status for result in results if not (200 <= result.status < 300 or result.status in _ANSWERS)]
+    if silent or len(results) != count:
+        what = f"status {silent[0]} of an action" if silent else f"{len(results)} results for {count} actions"
+        raise httpx.DecodingError(what, request=response.request)
+    return results
+
+
+def _executed(result: Result, attempts: int) -> Executed:
+    if 200 <= result.status < 300:
+        return Executed("EXECUTED", attempts, None)
+    status = "DENIED" if result.status in _DENIALS else "FAILED"
+    return Executed(status, attempts, (result.code or str(result.status))[:100])
 
 
 class PgActions:
@@ -89,23 +124,26 @@ class PgActions:
         """See actions.Store."""
         return outbox.unpublished(self._conn, self._run, f"al:{part}")
 
-    def commit(self, effects: Sequence[Effects]) -> None:
+    def commit(self, effects: Sequence[Effects], published: Sequence[Published]) -> None:
         """See actions.Store."""
+        steps = [Advance(e.part, e.expected_n, e.progress.n, e.progress.to_bytes()) for e in effects]
         with transaction(self._conn) as cur:
-            for part, epoch in self._epochs.items():
-                ownership.guard(cur, scope_of(self._run, ACTIONS_STAGE, part), epoch)
-            with cur.copy(_OUTCOME) as copy:
-                for effect in effects:
-                    for o in effect.outcomes:
-                        copy.write_row(
-                            (self._run, o.action_id, o.decision_id, effect.part, o.kind, o.status, o.attempts, o.reason)
-                        )
+            scopes = {scope_of(self._run, ACTIONS_STAGE, e.part): self._epochs[e.part] for e in effects}
+            ownership.guard_all(cur, scopes)
+            self._add_outcomes(cur, effects)
             copy_audit(cur, self._run, [link for effect in effects for link in effect.links])
-            outbox.add(cur, self._run, (queued for effect in effects for queued in effect.queued))
-            for effect in effects:
-                quarantine.add(cur, self._run, ACTIONS_STAGE, effect.quarantined)
-                at = effect.progress
-                progress.advance(cur, self._run, ACTIONS_STAGE, effect.part, effect.expected_n, at.n, at.to_bytes())
+            outbox.add(cur, self._run, [queued for effect in effects for queued in effect.queued])
+            outbox.record_facts(cur, self._run, published)
+            quarantine.add(cur, self._run, ACTIONS_STAGE, [item for e in effects for item in e.quarantined])
+            progress.advance_all(cur, self._run, ACTIONS_STAGE, steps)
+
+    def _add_outcomes(self, cur: Cursor, effects: Sequence[Effects]) -> None:
+        rows = [(effect.part, outcome) for effect in effects for outcome in effect.outcomes]
+        if not rows:
+            return
+        with cur.copy(_OUTCOME) as copy:
+            for part, o in rows:
+                copy.write_row((self._run, o.action_id, o.decision_id, part, o.kind, o.status, o.attempts, o.reason))
 
     def record_facts(self, published: Sequence[Published]) -> None:
         """See actions.Store."""

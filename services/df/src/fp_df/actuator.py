@@ -1,4 +1,4 @@
-"""A small real actuator: executes an action once per Idempotency-Key, in a durable store of its own.
+"""A small real actuator: executes an action once per idempotency key, in a durable store of its own.
 
 Stands in for the issuer's systems (block a card, hold a payment, ask for a step-up). Its store is a SQLite file that
 nobody else reads, so that "executed once" is shown by another party than the one who asks.
@@ -6,13 +6,15 @@ nobody else reads, so that "executed once" is shown by another party than the on
 
 import sqlite3
 import threading
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+import msgspec
 import orjson
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import JSONResponse
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 KINDS = frozenset({"BLOCK_PAYMENT", "HOLD_FOR_REVIEW", "REQUEST_STEP_UP"})
@@ -20,6 +22,25 @@ _SCHEMA = (
     "CREATE TABLE IF NOT EXISTS effect (key TEXT PRIMARY KEY, kind TEXT NOT NULL, flow_id TEXT NOT NULL,"
     " asked INTEGER NOT NULL DEFAULT 1)"
 )
+
+_UNKNOWN = {"status": 422, "code": "ACTION_UNKNOWN"}
+
+
+class Action(msgspec.Struct):
+    """One action to carry out, once per key."""
+
+    idempotency_key: Annotated[str, msgspec.Meta(min_length=1)]
+    kind: str
+    flow_id: str
+
+
+class Actions(msgspec.Struct):
+    """The body of a request."""
+
+    actions: list[Action]
+
+
+_asked = msgspec.json.Decoder(Actions)
 
 
 class Effects:
@@ -32,16 +53,22 @@ class Effects:
         self._db.execute("PRAGMA synchronous=FULL")
         self._db.execute(_SCHEMA)
 
-    def execute(self, key: str, kind: str, flow_id: str) -> tuple[bool, bool]:
-        """(executed now or before with these facts, first time). False, False = the key stands for another action."""
-        with self._lock:
-            self._db.execute(
-                "INSERT INTO effect (key, kind, flow_id) VALUES (?, ?, ?) ON CONFLICT (key) DO UPDATE SET"
-                " asked = asked + 1",
-                (key, kind, flow_id),
-            )
-            row = self._db.execute("SELECT kind, flow_id, asked FROM effect WHERE key = ?", (key,)).fetchone()
-        same = (row[0], row[1]) == (kind, flow_id)
+    def execute(self, actions: Sequence[Action]) -> list[tuple[bool, bool]]:
+        """For each (executed now or before with these facts, first time), all durable in one transaction.
+
+        False, False = the key stands for another action.
+        """
+        with self._lock, self._db:
+            self._db.execute("BEGIN IMMEDIATE")
+            return [self._one(action) for action in actions]
+
+    def _one(self, action: Action) -> tuple[bool, bool]:
+        row = self._db.execute(
+            "INSERT INTO effect (key, kind, flow_id) VALUES (?, ?, ?) ON CONFLICT (key) DO UPDATE SET"
+            " asked = asked + 1 RETURNING kind, flow_id, asked",
+            (action.idempotency_key, action.kind, action.flow_id),
+        ).fetchone()
+        same = row[:2] == (action.kind, action.flow_id)
         return same, same and row[2] == 1
 
     def close(self) -> None:
@@ -56,17 +83,14 @@ class Effects:
 
 
 def make_app(effects: Effects) -> Starlette:
-    """POST /v1/actions {kind, flow_id} with Idempotency-Key; GET /v1/effects; GET /livez."""
+    """POST /v1/actions {actions: [{idempotency_key, kind, flow_id}]}; GET /v1/effects; GET /livez."""
 
-    async def act(request: Request) -> JSONResponse:
-        key = request.headers.get("idempotency-key", "")
-        kind, flow_id = _asked(await request.body())
-        if not key or kind not in KINDS:
-            return _problem(422, "ACTION_UNKNOWN", "an Idempotency-Key and a known kind are needed")
-        executed, first = effects.execute(key, kind, flow_id)
-        if not executed:
-            return _problem(409, "KEY_REUSED", "this Idempotency-Key stands for another action")
-        return JSONResponse({"status": "EXECUTED", "first": first})
+    async def act(request: Request) -> Response:
+        try:
+            actions = _asked.decode(await request.body()).actions
+        except msgspec.MsgspecError as error:
+            return _problem(422, "ACTIONS_UNREADABLE", str(error)[:200])
+        return Response(orjson.dumps({"results": _carry_out(effects, actions)}), media_type="application/json")
 
     async def totals(_: Request) -> JSONResponse:
         return JSONResponse(effects.totals())
@@ -79,13 +103,15 @@ def make_app(effects: Effects) -> Starlette:
     )
 
 
-def _asked(body: bytes) -> tuple[str, str]:
-    """(kind, flow_id) of a request; empty texts when it is none."""
-    try:
-        asked: Any = orjson.loads(body)
-        return str(asked["kind"]), str(asked["flow_id"])
-    except (orjson.JSONDecodeError, KeyError, TypeError, IndexError):
-        return "", ""
+def _carry_out(effects: Effects, actions: Sequence[Action]) -> list[dict[str, Any]]:
+    """A result per action, in order: 200, 409 for a key that stands for another action, 422 for what is no action."""
+    known = [action for action in actions if action.kind in KINDS]
+    done = iter(effects.execute(known) if known else ())
+    return [_result(*next(done)) if action.kind in KINDS else _UNKNOWN for action in actions]
+
+
+def _result(executed: bool, first: bool) -> dict[str, Any]:
+    return {"status": 200, "first": first} if executed else {"status": 409, "code": "KEY_REUSED"}
 
 
 def _problem(status: int, code: str, detail: str) -> JSONResponse:

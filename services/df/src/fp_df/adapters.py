@@ -1,6 +1,6 @@
 """df's truth and checkpoints in PostgreSQL: one transaction for all partitions, under their owner epochs."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from fp_df.audit import Link
 from fp_df.marks import Batch, DecisionRow, StateMark, Truth
@@ -8,6 +8,7 @@ from fp_df.plan import STAGE, STATE_STAGE
 from fp_runtime import outbox, ownership, progress, quarantine
 from fp_runtime.outbox import Queued
 from fp_runtime.postgres import Connection, Cursor, transaction
+from fp_runtime.progress import Advance
 
 _DECISION = (
     "COPY df.decision (run, decision_id, part, n, seq, event_id, flow_id, account_id, action, posture, policy_rev,"
@@ -23,6 +24,8 @@ def scope_of(run: str, stage: str, part: int) -> str:
 
 def copy_audit(cur: Cursor, run: str, links: Sequence[Link]) -> None:
     """Append links to their chains; a unique violation means a link was given twice."""
+    if not links:
+        return
     with cur.copy(_AUDIT) as copy:
         for link in links:
             hashes = bytes.fromhex(link.prev_hash), bytes.fromhex(link.record_hash)
@@ -61,20 +64,25 @@ class PgStore:
         """See service.Store."""
         return outbox.unpublished(self._conn, self._run, f"df:{part}")
 
-    def commit(self, batches: Sequence[Batch]) -> None:
+    def commit(self, batches: Sequence[Batch], published: Sequence[outbox.Published]) -> None:
         """See service.Store."""
         with transaction(self._conn) as cur:
-            self._guard(cur)
-            with cur.copy(_DECISION) as copy:
-                for batch in batches:
-                    for row in batch.rows:
-                        copy.write_row(self._decision_row(batch.part, row))
+            self._guard(cur, [batch.part for batch in batches])
+            self._add_decisions(cur, batches)
             copy_audit(cur, self._run, [link for batch in batches for link in batch.links])
-            outbox.add(cur, self._run, (queued for batch in batches for queued in batch.queued))
-            for batch in batches:
-                quarantine.add(cur, self._run, STAGE, batch.quarantined)
-                doc = batch.truth.to_bytes()
-                progress.advance(cur, self._run, STAGE, batch.part, batch.expected_n, batch.truth.n, doc)
+            outbox.add(cur, self._run, [queued for batch in batches for queued in batch.queued])
+            outbox.record_facts(cur, self._run, published)
+            quarantine.add(cur, self._run, STAGE, [item for batch in batches for item in batch.quarantined])
+            steps = [Advance(b.part, b.expected_n, b.truth.n, b.truth.to_bytes()) for b in batches]
+            progress.advance_all(cur, self._run, STAGE, steps)
+
+    def _add_decisions(self, cur: Cursor, batches: Sequence[Batch]) -> None:
+        rows = [(batch.part, row) for batch in batches for row in batch.rows]
+        if not rows:
+            return
+        with cur.copy(_DECISION) as copy:
+            for part, row in rows:
+                copy.write_row(self._decision_row(part, row))
 
     def _decision_row(self, part: int, row: DecisionRow) -> tuple[object, ...]:
         decided = row.decided
@@ -85,9 +93,8 @@ class PgStore:
             int(decided.action_id is not None), decided.escalated, bytes.fromhex(row.fingerprint),
         )  # fmt: skip
 
-    def _guard(self, cur: Cursor) -> None:
-        for part, epoch in self._epochs.items():
-            ownership.guard(cur, scope_of(self._run, STAGE, part), epoch)
+    def _guard(self, cur: Cursor, parts: Iterable[int]) -> None:
+        ownership.guard_all(cur, {scope_of(self._run, STAGE, part): self._epochs[part] for part in parts})
 
     def record_facts(self, published: Sequence[outbox.Published]) -> None:
         """See service.Store."""
@@ -96,13 +103,14 @@ class PgStore:
 
     def save(self, saved: Mapping[int, tuple[StateMark, int, Mapping[str, bytes]]]) -> None:
         """See service.Store."""
+        rows = [(part, name, state) for part, (_, _, states) in saved.items() for name, state in states.items()]
+        steps = [Advance(part, expected_n, mark.n, mark.to_bytes()) for part, (mark, expected_n, _) in saved.items()]
         with transaction(self._conn) as cur:
-            self._guard(cur)
-            for part, (mark, expected_n, states) in saved.items():
-                cur.execute(
-                    "INSERT INTO df.account (run, part, account_id, state)"
-                    " SELECT %s, %s, * FROM unnest(%s::text[], %s::bytea[])"
-                    " ON CONFLICT (run, part, account_id) DO UPDATE SET state = excluded.state",
-                    (self._run, part, list(states), list(states.values())),
-                )
-                progress.advance(cur, self._run, STATE_STAGE, part, expected_n, mark.n, mark.to_bytes())
+            self._guard(cur, saved)
+            cur.execute(
+                "INSERT INTO df.account (run, part, account_id, state)"
+                " SELECT %s, * FROM unnest(%s::int4[], %s::text[], %b::bytea[])"
+                " ON CONFLICT (run, part, account_id) DO UPDATE SET state = excluded.state",
+                (self._run, *([row[column] for row in rows] for column in range(3))),
+            )
+            progress.advance_all(cur, self._run, STATE_STAGE, steps)

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import orjson
 
 from fp_contracts.canonical import sha256_hex, trusted_bytes
-from fp_contracts.ids import h32
+from fp_df.ids import audit_id
 
 GENESIS = "0" * 64
 
@@ -27,11 +27,6 @@ class Link(NamedTuple):
 def record_hash(fields: Mapping[str, Any]) -> str:
     """hex64 of everything in a record but its own hash; `prev_hash` is in it, so a link fixes all before it."""
     return sha256_hex(trusted_bytes({name: value for name, value in fields.items() if name != "record_hash"}))
-
-
-def audit_id(run: str, chain: str, chain_seq: int) -> str:
-    """The identity of a link: its place."""
-    return h32("audit", run, chain, str(chain_seq))
 
 
 def link(run: str, chain: str, chain_seq: int, prev_hash: str, fields: Mapping[str, Any]) -> tuple[Link, str]:

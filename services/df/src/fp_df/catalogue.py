@@ -2,8 +2,8 @@
 
 from importlib.resources import files
 
+from fp_df.domain import FACTS
 from fp_df.policy import Policy, parse_policy, unknown_facts
-from fp_features import CORE_V1
 from fp_runtime.errors import UserError
 
 Catalogue = dict[str, tuple[Policy, str]]
@@ -16,7 +16,7 @@ def policies() -> Catalogue:
         if not entry.name.endswith(".json"):
             continue
         policy, digest = parse_policy(entry.read_bytes())
-        unknown = unknown_facts(policy, (*CORE_V1.names, "degraded"))
+        unknown = unknown_facts(policy, FACTS)
         if unknown or f"{policy.policy_rev}.json" != entry.name:
             why = f"facts nobody provides: {sorted(unknown)}" if unknown else f"it says {policy.policy_rev}"
             raise UserError(f"policy {entry.name}", why, "mend the document under policies/")

@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 from fp_contracts import derive
 from fp_contracts.reasons import Action, Degrade, Posture
 from fp_contracts.timestamps import US_PER_DAY
-from fp_df.policy import Policy, decide, escalates, stronger
+from fp_df import ids
+from fp_df.policy import Policy, decide, escalates, silent, stronger
 from fp_df.snapshot import Snapshot
 from fp_features import CORE_V1, AccountState
 
@@ -18,6 +19,10 @@ INTENTS: Mapping[Action, str] = {
 }
 
 SCHEMA_MISMATCH = "FEATURE_SCHEMA_MISMATCH"
+FACTS = (*CORE_V1.names, "degraded")
+"""What rules may ask for."""
+NO_REASONS: tuple[str, ...] = ()
+_PLACES = {name: place for place, name in enumerate(FACTS)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +49,10 @@ class Decided(NamedTuple):
 
 def policy_at(switches: Sequence[Switch], order_us: int) -> Policy:
     """The policy in force at a place in the merge order; `switches` ascend and the first holds from the beginning."""
-    return next(switch.policy for switch in reversed(switches) if switch.effective_us <= order_us)
+    for switch in reversed(switches):
+        if switch.effective_us <= order_us:
+            return switch.policy
+    raise ValueError(f"no policy holds at {order_us}")
 
 
 def full_vector(snapshot: Snapshot, account: AccountState, order_us: int) -> tuple[float, ...]:
@@ -59,9 +67,11 @@ def judge(
     """Action, reasons and posture of a payment. No model decides yet: GUARDRAILS_ONLY, and it says so."""
     if schema_digest != CORE_V1.schema_digest:
         return Action.BLOCK, (SCHEMA_MISMATCH,), Posture.FAIL_CLOSED
-    facts = dict(zip(CORE_V1.names, vector, strict=True))
-    facts["degraded"] = 1.0 if degrade_reasons else 0.0
-    action, reasons = decide(policy, facts)
+    values = (*vector, 1.0 if degrade_reasons else 0.0)
+    if len(values) == len(FACTS) and silent(policy, _PLACES, values):
+        action, reasons = Action.ALLOW, NO_REASONS
+    else:
+        action, reasons = decide(policy, dict(zip(FACTS, values, strict=True)))
     if degrade_reasons:
         # Unknown is never approval: a payment whose parts did not come is at least stepped up.
         action = stronger(action, Action.STEP_UP)
@@ -72,7 +82,7 @@ def judge(
 def make_decision(run: str, snapshot: Snapshot, vector: tuple[float, ...], policy: Policy) -> Decided:
     """The decision on one payment; a pure function of the snapshot, the whole feature vector and the policy."""
     action, reasons, posture = judge(snapshot.schema_digest, snapshot.degrade_reasons, vector, policy)
-    decision_id = derive.decision_id(run, snapshot.event_id, None, snapshot.origin)
+    decision_id = ids.decision_id(run, snapshot.event_id, snapshot.origin)
     kind = INTENTS.get(action)
     action_id = None if kind is None else derive.action_id(decision_id, kind)
     return Decided(

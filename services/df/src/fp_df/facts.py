@@ -10,7 +10,7 @@ from fp_contracts.derive import multiset_digest
 from fp_contracts.fold import RunState
 from fp_contracts.header import HeaderError, Kind, unpack
 from fp_contracts.ids import run_tag
-from fp_df.actions import Progress
+from fp_df.actmarks import Progress
 from fp_df.audit import GENESIS, ChainReader
 from fp_df.catalogue import Catalogue
 from fp_df.gates import DecisionFacts

@@ -78,11 +78,12 @@ def act(settings: DfSettings, catalogue: Catalogue, shared: ActShared, process: 
     try:
         shared.actor = Actor(
             plan, plan.owned(ACTIONS_STAGE, settings.ordinal), PgActions(conn, plan.run, settings.instance), consumer,
-            producer, actuator,
+            producer, actuator, time.monotonic,
         )  # fmt: skip
         while not process.stopping() and not process.participant.run_over():
             process.turn()
             shared.actor.turn()
+        shared.actor.finish()
     finally:
         shared.actor = None
         actuator.close()
@@ -136,7 +137,7 @@ def serve(settings: DfSettings, catalogue: Catalogue, shared: Shared, process: P
         while not process.stopping() and not process.participant.run_over():
             process.turn()
             decider.turn()
-        decider.checkpoint()
+        decider.finish()
     finally:
         shared.decider = None
         consumer.close()

@@ -5,13 +5,14 @@ fingerprint to `fp_contracts.derive.content_fingerprint`.
 """
 
 import hashlib
+from functools import lru_cache
 from typing import NamedTuple
 
 import orjson
 
 from fp_contracts import topics
 from fp_contracts.derive import vector_text
-from fp_df import audit
+from fp_df import ids
 from fp_df.audit import Link
 from fp_df.domain import INTENTS, Decided
 from fp_df.snapshot import Origin
@@ -43,7 +44,7 @@ def render(decided: Decided, part: int, offset: int) -> Rendered:
     )
     tail = (
         f'"merchant_id":{_text(payment.merchant_id)},"policy_rev":{_text(decided.policy_rev)},'
-        f'"posture":"{decided.posture.value}","reason_codes":{orjson.dumps(decided.reasons).decode()},"score":null,'
+        f'"posture":"{decided.posture.value}","reason_codes":{_codes(decided.reasons)},"score":null,'
     )
     compared = f'{head}{middle}{tail}"snapshot_hash":"{digest}","subject":{event_id}}}'
     source_event = f'{{"event_id":{event_id},"origin":{_origin(snapshot.origin)}}}'
@@ -59,7 +60,7 @@ def decided_link(
     run: str, chain: str, chain_seq: int, prev_hash: str, decided: Decided, rendered: Rendered
 ) -> tuple[Link, str]:
     """The DECIDED audit link of a decision and its payload; equal to `audit.link` of the same fields."""
-    audit_id = audit.audit_id(run, chain, chain_seq)
+    audit_id = ids.audit_id(run, chain, chain_seq)
     head = (
         f'{{"action_id":null,"audit_id":"{audit_id}","bundle_ref":null,'
         f'"chain":"{chain}","chain_seq":{chain_seq},"content_fingerprint":"{rendered.fingerprint}",'
@@ -85,4 +86,16 @@ def _origin(origin: Origin) -> str:
 
 def _text(value: str | None) -> str:
     """A string or null as JSON."""
+    if value is not None and value.isascii() and value.isalnum():
+        return f'"{value}"'  # hex ids above all
+    return _escaped(value)
+
+
+@lru_cache(maxsize=65_536)
+def _escaped(value: str | None) -> str:
     return orjson.dumps(value).decode()
+
+
+@lru_cache(maxsize=4_096)
+def _codes(codes: tuple[str, ...]) -> str:
+    return orjson.dumps(codes).decode()

@@ -4,8 +4,10 @@ Thresholds are integer thousandths, so that a policy document has a canonical fo
 """
 
 import math
-from collections.abc import Mapping, Sequence
+import operator
+from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
+from functools import cached_property
 from typing import Literal
 
 from pydantic import Field
@@ -15,6 +17,9 @@ from fp_contracts.envelope import Closed
 from fp_contracts.reasons import Action
 
 _STRENGTH = (Action.ALLOW, Action.STEP_UP, Action.REVIEW, Action.BLOCK)
+_COMPARISONS: Mapping[str, Callable[[float, float], bool]] = {
+    ">=": operator.ge, ">": operator.gt, "<=": operator.le, "<": operator.lt, "==": operator.eq,
+}  # fmt: skip
 Facts = Mapping[str, float]
 
 
@@ -50,6 +55,14 @@ class Policy(Closed):
     escalation: Escalation
     review_capacity_per_day: int
 
+    @cached_property
+    def tests(self) -> tuple[tuple[tuple[str, Callable[[float, float], bool], float], ...], ...]:
+        """Per rule its terms as (fact, comparison, threshold)."""
+        return tuple(
+            tuple((term.fact, _COMPARISONS[term.op], term.value_milli / 1000) for term in rule.when)
+            for rule in self.rules
+        )
+
 
 class Outcome(StrEnum):
     """What one rule says of one payment. ERRORED is an unknown, and an unknown is never an approval."""
@@ -80,18 +93,23 @@ def evaluate(rule: Rule, facts: Facts) -> Outcome:
 def _holds(term: Term, value: float | None) -> bool | None:
     if value is None or not math.isfinite(value):
         return None
-    threshold = term.value_milli / 1000
-    match term.op:
-        case ">=":
-            return value >= threshold
-        case ">":
-            return value > threshold
-        case "<=":
-            return value <= threshold
-        case "<":
-            return value < threshold
-        case "==":
-            return value == threshold
+    return _COMPARISONS[term.op](value, term.value_milli / 1000)
+
+
+def silent(policy: Policy, places: Mapping[str, int], values: Sequence[float]) -> bool:
+    """Whether it is certain at a glance that no rule hits and none is errored, as for most payments.
+
+    `places` tells where a fact lies in `values`. False says nothing: then `decide` has to be asked.
+    """
+    if not math.isfinite(sum(values)):
+        return False
+    for rule in policy.tests:
+        for fact, holds, threshold in rule:
+            if fact in places and not holds(values[places[fact]], threshold):
+                break  # one term that fails settles a rule
+        else:
+            return False
+    return True
 
 
 def decide(policy: Policy, facts: Facts) -> tuple[Action, tuple[str, ...]]:

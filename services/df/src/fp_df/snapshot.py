@@ -1,24 +1,25 @@
 """A feature snapshot as the values that deciding works on. Pure; reads only the fields that it needs.
 
-Not pydantic: one parse and a few checks cost a fifth, once per payment. A test holds this reader to the contract model.
+Not pydantic: one parse straight into the fields costs a tenth, once per payment. A test holds it to the contract model.
 """
 
-import re
-from typing import Any, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
-import orjson
+import msgspec
+from msgspec import Meta
 
 from fp_contracts.derive import vector_bytes
-from fp_contracts.ids import HEX64
-from fp_contracts.ingress import Channel
 from fp_contracts.records import RecordError
 from fp_features import CORE_V1, Payment, unpack
 
-_ID_MAX = 256
-_CHANNELS = frozenset(Channel) | {None}
-_MINOR_MAX = 2**53
-_CURRENCY = re.compile(r"[A-Z]{3}")
+_Id = Annotated[str, Meta(min_length=1, max_length=256)]
+_Int = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
+_Minor = Annotated[int, Meta(ge=-(2**53), le=2**53)]
+_Hex64 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
+_Currency = Annotated[str, Meta(pattern=r"^[A-Z]{3}\Z")]
+_Channel = Literal["CARD_PRESENT", "ECOM", "MOTO", "ATM", "TRANSFER"]
 _WIDTH = len(CORE_V1.snapshot_names)
+_DIGEST = CORE_V1.schema_digest
 
 
 class Origin(NamedTuple):
@@ -44,80 +45,72 @@ class Snapshot(NamedTuple):
     snapshot_hash: str
 
 
+class _Origin(msgspec.Struct):
+    topic: _Id
+    partition: _Int
+    offset: _Int
+
+
+class _SourceEvent(msgspec.Struct):
+    event_id: _Id
+    origin: _Origin
+
+
+class _Payload(msgspec.Struct):
+    source_event: _SourceEvent
+    flow_id: _Id
+    account_id: _Id | None
+    merchant_id: _Id
+    instrument_id: _Id | None
+    device_id: _Id | None
+    event_us: _Int
+    amount_minor: _Minor
+    currency: _Currency
+    channel: _Channel | None
+    degrade_reasons: tuple[str, ...]
+    feature_schema_digest: _Hex64
+    feature_vector: str
+    snapshot_hash: _Hex64
+
+
+class _Body(msgspec.Struct):
+    event_type: str
+    payload: msgspec.Raw
+
+
+_body = msgspec.json.Decoder(_Body)
+_payload = msgspec.json.Decoder(_Payload)
+
+
 def read_snapshot(body: bytes) -> Snapshot:
     """The snapshot in a record body; RecordError when it breaks its contract."""
     try:
-        envelope = orjson.loads(body)
-        if envelope["event_type"] != "feature_snapshot":
-            raise RecordError(f"{str(envelope['event_type'])[:60]} in a snapshot's place")
-        return _snapshot(envelope["payload"])
-    except (KeyError, TypeError, ValueError) as error:
+        envelope = _body.decode(body)
+        if envelope.event_type != "feature_snapshot":
+            raise RecordError(f"{envelope.event_type[:60]} in a snapshot's place")
+        return _snapshot(_payload.decode(envelope.payload))
+    except (msgspec.MsgspecError, ValueError) as error:
         raise RecordError(f"{type(error).__name__} {str(error)[:120]}") from error
 
 
-def _snapshot(payload: dict[str, Any]) -> Snapshot:
-    source = payload["source_event"]
-    digest = _hex64(payload["feature_schema_digest"])
-    vector = unpack(vector_bytes(payload["feature_vector"]))
-    if digest == CORE_V1.schema_digest and len(vector) != _WIDTH:
+def _snapshot(found: _Payload) -> Snapshot:
+    source = found.source_event
+    origin = source.origin
+    vector = unpack(vector_bytes(found.feature_vector))
+    if found.feature_schema_digest == _DIGEST and len(vector) != _WIDTH:
         raise ValueError(f"{len(vector)} features where its schema has {_WIDTH}")
     payment = Payment(
-        _int(payload["event_us"]), _minor(payload["amount_minor"]), _channel(payload["channel"]),
-        _id(payload["merchant_id"]), _optional(payload["instrument_id"]), _optional(payload["device_id"]),
-    )  # fmt: skip
+        found.event_us, found.amount_minor, found.channel, found.merchant_id, found.instrument_id, found.device_id
+    )
     return Snapshot(
-        _id(source["event_id"]), origin_of(source["origin"]), _id(payload["flow_id"]),
-        _optional(payload["account_id"]), payment, _currency(payload["currency"]),
-        _codes(payload["degrade_reasons"]), digest, vector, _hex64(payload["snapshot_hash"]),
+        source.event_id, Origin(origin.topic, origin.partition, origin.offset), found.flow_id, found.account_id,
+        payment, found.currency, found.degrade_reasons, found.feature_schema_digest, vector, found.snapshot_hash,
     )  # fmt: skip
 
 
 def origin_of(origin: dict[str, Any]) -> Origin:
     """An offset of a payload; KeyError or ValueError when it is none."""
-    return Origin(_id(origin["topic"]), _int(origin["partition"]), _int(origin["offset"]))
-
-
-def _id(value: Any) -> str:
-    if type(value) is not str or not 1 <= len(value) <= _ID_MAX:
-        raise ValueError("not an id")
-    return value
-
-
-def _optional(value: Any) -> str | None:
-    return None if value is None else _id(value)
-
-
-def _channel(value: Any) -> str | None:
-    if value not in _CHANNELS:
-        raise ValueError("not a channel")
-    return value  # type: ignore[no-any-return] # one of a closed set of texts
-
-
-def _codes(value: Any) -> tuple[str, ...]:
-    if type(value) is not list or not all(type(code) is str for code in value):
-        raise ValueError("not a list of codes")
-    return tuple(value)
-
-
-def _int(value: Any) -> int:
-    if type(value) is not int or not -(2**63) <= value < 2**63:
-        raise ValueError("not a 64-bit integer")
-    return value
-
-
-def _minor(value: Any) -> int:
-    if type(value) is not int or not -_MINOR_MAX <= value <= _MINOR_MAX:
-        raise ValueError("not an amount in minor units")
-    return value
-
-
-def _currency(value: Any) -> str:
-    if type(value) is not str or _CURRENCY.fullmatch(value) is None:
-        raise ValueError("not a currency")
-    return value
-
-
-def _hex64(value: Any) -> str:
-    if type(value) is not str or HEX64.fullmatch(value) is None:
-        raise ValueError("not a hex64")
-    return value
+    topic, partition, offset = origin["topic"], origin["partition"], origin["offset"]
+    if not (type(topic) is str and type(partition) is type(offset) is int):
+        raise ValueError("no offset")
+    return Origin(topic, partition, offset)
