@@ -1,5 +1,6 @@
 """The writer on the bus in memory: lost acks, lost commits, renumbering, resends, outages."""
 
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -241,6 +242,18 @@ def test_a_withdrawn_batch_is_never_claimed_and_a_begun_one_cannot_be_withdrawn(
     assert gateway.intake.take(0) == [begun]
     assert not begun.answer.cancel()
     assert gateway.store.lines == {}
+
+
+def test_lanes_that_come_together_are_taken_together(gateway: Gateway) -> None:
+    first = gateway.offer(0, 1, [])
+    taken: list[Batch] = []
+    taker = threading.Thread(target=lambda: taken.extend(gateway.intake.take(10, gather=2, gather_s=60)))
+    taker.start()
+    second = gateway.offer(1, 1, [])
+    taker.join(10)
+    assert taken == [first, second]
+    alone = gateway.offer(0, 1, [])
+    assert gateway.intake.take(0, gather=2, gather_s=0.001) == [alone], "nobody else came in time"
 
 
 def test_the_intake_is_bounded(gateway: Gateway) -> None:

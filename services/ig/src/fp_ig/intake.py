@@ -88,17 +88,18 @@ class Intake:
             self._changed.notify()
             return True
 
-    def take(self, timeout_s: float, limit: int = MAX_GROUP) -> list[Batch]:
-        """Up to `limit` batches of different lanes, oldest first; waits only for the first one.
+    def take(self, timeout_s: float, gather: int = 1, gather_s: float = 0.0) -> list[Batch]:
+        """Up to MAX_GROUP batches of different lanes, oldest first. Waits for the first, then `gather_s` for `gather`.
 
         Each is begun: from here its sender can no longer withdraw it.
         """
         with self._changed:
-            self._changed.wait_for(lambda: bool(self._waiting), timeout_s)
+            if self._changed.wait_for(lambda: bool(self._waiting), timeout_s):
+                self._changed.wait_for(lambda: len(self._waiting) >= gather, gather_s)
             taken: dict[int, Batch] = {}
             rest: deque[Batch] = deque()
             for batch in self._waiting:
-                if batch.lane in taken or len(taken) == limit:
+                if batch.lane in taken or len(taken) == MAX_GROUP:
                     rest.append(batch)
                 elif batch.answer.set_running_or_notify_cancel():
                     taken[batch.lane] = batch

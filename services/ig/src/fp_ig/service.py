@@ -23,6 +23,8 @@ from fp_runtime.telemetry import Metric, counter, gauge, send_span
 RECENT_IDENTITIES = 50_000
 PROBE_AFTER_S = 1.0
 RETRY_S = 0.5
+# The lanes of a paced stream send on one tick: what comes within this time is one claim, one produce, one set of facts.
+GATHER_S = 0.002
 _SAMPLED = b"-01"  # a traceparent that ends otherwise has no trace to link to
 
 log = structlog.get_logger()
@@ -142,7 +144,7 @@ class Writer:
 
     def step(self, timeout_s: float) -> int:
         """Serve the batches that wait, one per lane; how many. Raises Fenced and BusBroken: this process must end."""
-        batches = self._intake.take(timeout_s)
+        batches = self._intake.take(timeout_s, len(self._lanes or ()), GATHER_S)
         if not self.settled():
             self.recover()
         if not batches:
