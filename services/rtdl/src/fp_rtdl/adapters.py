@@ -49,43 +49,56 @@ class PgCheckpoints:
         return Restored(read_position(found.doc), merchants, tuple(entries))
 
     def save(self, checkpoints: Sequence[Checkpoint]) -> None:
-        """See service.Checkpoints."""
+        """See service.Checkpoints. One statement per table, whatever the number of partitions."""
+        epochs = {scope_of(self._run, part): epoch for part, epoch in self._epochs.items()}
         with transaction(self._conn) as cur:
-            for part, epoch in self._epochs.items():
-                ownership.guard(cur, scope_of(self._run, part), epoch)
+            ownership.guard_all(cur, epochs)
+            progress.advance_all(cur, self._run, STAGE, [
+                progress.Advance(c.part, c.expected_n, c.position.n, position_bytes(c.position)) for c in checkpoints
+            ])  # fmt: skip
+            self._save_merchants(cur, checkpoints)
+            self._save_context(cur, checkpoints)
+            spans.record_all(cur, self._run, [(_stage_of(c.part, span), span) for c in checkpoints for span in c.spans])
             for checkpoint in checkpoints:
-                self._save(cur, checkpoint)
+                quarantine.add(cur, self._run, STAGE, checkpoint.quarantined)
+                self._save_rebinds(cur, checkpoint)
 
-    def _save(self, cur: Cursor, checkpoint: Checkpoint) -> None:
-        run, part, position = self._run, checkpoint.part, checkpoint.position
-        doc = position_bytes(position)
-        progress.advance(cur, run, STAGE, part, checkpoint.expected_n, position.n, doc)
-        self._save_state(cur, checkpoint)
-        labels = [span for span in checkpoint.spans if span.topic == topics.LABELS]
-        spans.record(cur, run, STAGE, [span for span in checkpoint.spans if span.topic != topics.LABELS])
-        spans.record(cur, run, label_stage(part), labels)
-        quarantine.add(cur, run, STAGE, checkpoint.quarantined)
+    def _save_merchants(self, cur: Cursor, checkpoints: Sequence[Checkpoint]) -> None:
+        rows = [(c.part, name, state) for c in checkpoints for name, state in c.merchants.items()]
+        if rows:
+            cur.execute(
+                "INSERT INTO rtdl.merchant (run, part, merchant_id, state)"
+                " SELECT %s, * FROM unnest(%b::int4[], %b::text[], %b::bytea[])"
+                " ON CONFLICT (run, part, merchant_id) DO UPDATE SET state = excluded.state",
+                (self._run, *map(list, zip(*rows, strict=True))),
+            )
+
+    def _save_context(self, cur: Cursor, checkpoints: Sequence[Checkpoint]) -> None:
+        chunks = [(c.part, max(kept.expires_us for kept in c.context), c.position.n, context_bytes(c.context))
+                  for c in checkpoints if c.context]  # fmt: skip
+        if chunks:
+            cur.execute(
+                "INSERT INTO rtdl.context (run, part, newest_us, n, entries)"
+                " SELECT %s, * FROM unnest(%b::int4[], %b::int8[], %b::int8[], %b::bytea[])",
+                (self._run, *map(list, zip(*chunks, strict=True))),
+            )
+        cur.execute(
+            "DELETE FROM rtdl.context c USING unnest(%b::int4[], %b::int8[]) AS w(part, clock_us)"
+            " WHERE c.run = %s AND c.part = w.part AND c.newest_us < w.clock_us",
+            ([c.part for c in checkpoints], [c.position.clock_us for c in checkpoints], self._run),
+        )
+
+    def _save_rebinds(self, cur: Cursor, checkpoint: Checkpoint) -> None:
         if checkpoint.rebinds:
             cur.executemany(
                 "INSERT INTO rtdl.rebind (run, part, kafka_offset, flow_id, standing_offset)"
                 " VALUES (%s, %s, %s, %s, %s) ON CONFLICT DO NOTHING",
-                [(run, part, again.offset, again.flow_id, again.standing_offset) for again in checkpoint.rebinds],
+                [
+                    (self._run, checkpoint.part, again.offset, again.flow_id, again.standing_offset)
+                    for again in checkpoint.rebinds
+                ],
             )
 
-    def _save_state(self, cur: Cursor, checkpoint: Checkpoint) -> None:
-        place = (self._run, checkpoint.part)
-        if checkpoint.merchants:
-            cur.execute(
-                "INSERT INTO rtdl.merchant (run, part, merchant_id, state)"
-                " SELECT %s, %s, * FROM unnest(%s::text[], %s::bytea[])"
-                " ON CONFLICT (run, part, merchant_id) DO UPDATE SET state = excluded.state",
-                (*place, list(checkpoint.merchants), list(checkpoint.merchants.values())),
-            )
-        if checkpoint.context:
-            newest_us = max(kept.expires_us for kept in checkpoint.context)
-            cur.execute(
-                "INSERT INTO rtdl.context (run, part, newest_us, n, entries) VALUES (%s, %s, %s, %s, %s)",
-                (*place, newest_us, checkpoint.position.n, context_bytes(checkpoint.context)),
-            )
-            clock_us = checkpoint.position.clock_us
-            cur.execute("DELETE FROM rtdl.context WHERE run = %s AND part = %s AND newest_us < %s", (*place, clock_us))
+
+def _stage_of(part: int, span: spans.Span) -> str:
+    return label_stage(part) if span.topic == topics.LABELS else STAGE

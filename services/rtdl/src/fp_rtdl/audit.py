@@ -10,7 +10,7 @@ import orjson
 
 from fp_contracts import topics
 from fp_contracts.derive import SNAPSHOT_FIELDS, content_fingerprint, multiset_digest, snapshot_hash
-from fp_contracts.header import Header, HeaderError, Kind, unpack
+from fp_contracts.header import Header, HeaderError, Kind, kind_of, unpack
 from fp_rtdl.archive import Archived
 from fp_rtdl.gates import StreamFacts
 from fp_rtdl.parquet import framed
@@ -36,11 +36,14 @@ class StreamAudit:
 
     def take(self, record: Record) -> None:
         """Take one record; those of other runs, kinds and windows are passed over."""
+        raw = record.header
+        if len(raw) < 2 or kind_of(raw) not in _KINDS:
+            return  # most records: not even their header is taken apart
         try:
-            header = unpack(record.header)
+            header = unpack(raw)
         except HeaderError:
             return
-        if header.run_tag != self.tag or header.kind not in _KINDS or not self._is_first(record, header):
+        if header.run_tag != self.tag or not self._is_first(record, header):
             return
         if header.kind is Kind.LABEL_ASSERTION:
             self.labels += 1
