@@ -40,7 +40,8 @@ def serve(settings: RtdlSettings, process: Process, state: RunState, numbers: Nu
     with (
         connect(settings.pg_dsn, f"{settings.instance}/data") as conn,
         closing(open_consumer(settings, "fp.rtdl")) as ingress,
-        closing(open_consumer(settings, f"fp.rtdl.labels.{settings.instance}")) as labels,
+        # Asked once a turn, for which the ingress consumer has waited: a pause of its own would stop a backlog.
+        closing(open_consumer(settings, f"fp.rtdl.labels.{settings.instance}", fetch=FetchProfile.CONTROL)) as labels,
         closing(open_producer(settings)) as producer,
     ):
         checkpoints = PgCheckpoints(conn, plan.run, settings.instance)

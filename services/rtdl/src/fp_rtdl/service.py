@@ -12,7 +12,7 @@ from fp_rtdl.snapshot import TARGETS
 from fp_runtime.bus import Consumer, Out, Producer, TopicPartition
 from fp_runtime.failpoint import Failpoint, hit
 
-POLL_S = 0.005
+POLL_S = 0.02  # ends with the first record; without any the turn looks at labels and what is due
 BATCH = 500
 CHECKPOINT_S = 3.0  # a restart repeats at most this much; each costs a write of every merchant that changed
 IDLE_S = 0.5
