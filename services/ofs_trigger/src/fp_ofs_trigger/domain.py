@@ -36,8 +36,11 @@ def full(config: RunConfig) -> bool:
 
 
 def as_of_us(config: RunConfig) -> int:
-    """The pinned label as-of: the end of window 1, up to which the label lane is closed when P11 has passed."""
-    return config.windows[0].end_us
+    """The pinned label as-of: the last µs of window 1, up to which the label lane is closed when P11 has passed.
+
+    The end itself is the next window's: a label observed exactly there may still come.
+    """
+    return config.windows[0].end_us - 1
 
 
 def maturity_days(config: RunConfig) -> int:
