@@ -1,6 +1,5 @@
 """Start a member of rtdl (`python -m fp_rtdl`) or its archive process (`python -m fp_rtdl archive`)."""
 
-import gc
 import sys
 from functools import partial
 
@@ -16,7 +15,6 @@ from fp_runtime.process import running
 def main() -> None:
     """Serve one run after the other until asked to stop; the participant's thread closes P8 and answers drills."""
     config = settings.load(RtdlSettings)
-    gc.set_threshold(100_000, 20, 50)  # per record only values without cycles: the default costs a quarter of the CPU
     is_archive = sys.argv[1:] == ["archive"]
     numbers: Numbers = {}
 
