@@ -12,11 +12,12 @@ from fp_contracts import derive, topics
 from fp_contracts.canonical import canonical_bytes, sha256_hex, trusted_bytes
 from fp_contracts.downstream import AuditRecord, CaseTrigger, Decision
 from fp_contracts.header import Kind
+from fp_contracts.ids import h32
 from fp_contracts.reasons import Action, Posture
 from fp_contracts.records import RecordError, body_of, read_derived
-from fp_df import audit, catalogue, domain, payloads, sample
+from fp_df import audit, catalogue, domain, ids, payloads, sample
 from fp_df.plan import plan_of
-from fp_df.policy import Escalation, Outcome, Policy, Rule, Term, decide, evaluate, parse_policy, unknown_facts
+from fp_df.policy import Escalation, Outcome, Policy, Rule, Term, decide, evaluate, parse_policy, silent, unknown_facts
 from fp_df.records import RecordWriter
 from fp_df.replay import Replay
 from fp_df.snapshot import read_snapshot
@@ -73,6 +74,21 @@ def test_the_strongest_action_wins_and_every_reason_is_told(wanted: list[str]) -
     assert len(reasons) == len(asked)
 
 
+FACT = st.floats(allow_nan=True, allow_infinity=True) | st.sampled_from([0.0, 1.0, 1.5, 2.0])
+TERM = st.tuples(st.sampled_from(["x", "y", "gone"]), st.sampled_from([">=", ">", "<=", "<", "=="]),
+                 st.sampled_from([0, 1_000, 1_500, 2_000]))  # fmt: skip
+
+
+@given(rules=st.lists(st.lists(TERM, min_size=1, max_size=3), max_size=3), x=FACT, y=FACT)
+def test_silence_is_told_only_where_no_rule_speaks(rules: list[list[tuple[str, str, int]]], x: float, y: float) -> None:
+    asked = policy(*(rule(*terms, name=f"r{at}") for at, terms in enumerate(rules)))
+    decided = decide(asked, {"x": x, "y": y})
+    if silent(asked, {"x": 0, "y": 1}, (x, y)):
+        assert decided == (Action.ALLOW, ())
+    elif math.isfinite(x + y):
+        assert decided != (Action.ALLOW, ())  # at finite facts it is always told
+
+
 VECTOR = (0.0,) * len(CORE_V1.names)
 
 
@@ -94,6 +110,16 @@ def test_another_schema_fails_closed_whatever_the_vector() -> None:
 
 
 TEXT = st.text(st.characters(codec="utf-8", exclude_categories=["Cs"]), min_size=1, max_size=20)
+
+
+@given(run=TEXT, event=TEXT, topic=TEXT, partition=st.integers(0, 99), offset=st.integers(0, 2**63 - 1),
+       chain=st.sampled_from(["DECIDED:0", "OUTCOME:5"]))  # fmt: skip
+def test_prepared_ids_are_those_of_the_recipes(
+    run: str, event: str, topic: str, partition: int, offset: int, chain: str
+) -> None:
+    origin = topic, partition, offset
+    assert ids.decision_id(run, event, origin) == derive.decision_id(run, event, None, origin)
+    assert ids.audit_id(run, chain, offset) == h32("audit", run, chain, str(offset))
 
 
 def decided_of(snapshot: Any, revision: Policy, run: str = sample.RUN) -> domain.Decided:

@@ -89,7 +89,7 @@ class PgStore:
         snapshot = decided.snapshot
         return (
             self._run, decided.decision_id, part, row.n, row.seq, snapshot.event_id, snapshot.flow_id,
-            snapshot.account_id, decided.action.value, decided.posture.value, decided.policy_rev,
+            snapshot.account_id, str(decided.action), str(decided.posture), decided.policy_rev,
             int(decided.action_id is not None), decided.escalated, bytes.fromhex(row.fingerprint),
         )  # fmt: skip
 

@@ -153,7 +153,7 @@ class Partition:
             batch.queued.append(
                 write(Kind.CASE_TRIGGER, trigger["trigger_id"], trigger["case_id"], order_us, text, trace)
             )
-        action = decided.action.value
+        action = str(decided.action)
         self.counts[action] = self.counts.get(action, 0) + 1
 
     def has_effects(self) -> bool:

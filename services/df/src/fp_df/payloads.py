@@ -35,7 +35,7 @@ def render(decided: Decided, part: int, offset: int) -> Rendered:
     payment = snapshot.payment
     event_id, digest = _text(snapshot.event_id), snapshot.snapshot_hash
     head = (
-        f'{{"account_id":{_text(snapshot.account_id)},"action":"{decided.action.value}",'
+        f'{{"account_id":{_text(snapshot.account_id)},"action":"{decided.action}",'
         f'"amount_minor":{payment.amount_minor},"bundle_ref":null,"currency":"{snapshot.currency}",'
     )
     middle = (
@@ -44,7 +44,7 @@ def render(decided: Decided, part: int, offset: int) -> Rendered:
     )
     tail = (
         f'"merchant_id":{_text(payment.merchant_id)},"policy_rev":{_text(decided.policy_rev)},'
-        f'"posture":"{decided.posture.value}","reason_codes":{_codes(decided.reasons)},"score":null,'
+        f'"posture":"{decided.posture}","reason_codes":{_codes(decided.reasons)},"score":null,'
     )
     compared = f'{head}{middle}{tail}"snapshot_hash":"{digest}","subject":{event_id}}}'
     source_event = f'{{"event_id":{event_id},"origin":{_origin(snapshot.origin)}}}'

@@ -135,7 +135,7 @@ def stronger(one: Action, other: Action) -> Action:
 
 def escalates(policy: Policy, action: Action) -> bool:
     """Whether a decision with this action becomes a case trigger."""
-    return action.value in policy.escalation.actions
+    return action in policy.escalation.actions
 
 
 def unknown_facts(policy: Policy, names: Sequence[str]) -> set[str]:

@@ -17,6 +17,7 @@ from fp_runtime.bus import Out
 from fp_runtime.outbox import Queued
 
 PRODUCER = "df"
+_new = tuple.__new__  # a named tuple without its Python-level constructor, twice per record
 _TYPES: Mapping[Kind, tuple[str, str, int]] = {
     kind: (event_type, topic, topics.TOPICS[topic].partitions)
     for kind, event_type, topic in (
@@ -58,7 +59,8 @@ class RecordWriter:
         ).encode()
         digest = hashlib.sha256(body).digest()
         header = pack_plain(kind, self._tag, self._name, seq, order_us, digest)
-        return Queued(self.source, seq, Out(topic, partition, key.encode(), body, header, traceparent))
+        out = _new(Out, (topic, partition, key.encode(), body, header, traceparent))
+        return _new(Queued, (self.source, seq, out))
 
     def _ending(self, order_us: int, trace: bytes | None) -> str:
         """Traceparent and time: those of the last record as a rule, since a decision is followed by its audit link."""
