@@ -152,10 +152,11 @@ class LaneFeed:
 
         Nothing beyond world position `up_to`, and no batch of fewer than `at_least` lines.
         """
-        if lane in self._in_flight:
+        waiting = self._waiting[lane]
+        if lane in self._in_flight or (up_to is not None and waiting and waiting[0].position > up_to):
             return None
         self._read_ahead()
-        waiting, bound = self._waiting[lane], self._bound(up_to)
+        bound = self._bound(up_to)
         if len(waiting) < at_least or waiting[at_least - 1].position > bound:
             return None
         lines: list[bytes] = []

@@ -5,7 +5,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import ALL_COMPLETED, FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
@@ -131,10 +131,11 @@ class Stream:
         """Start what can go, take in what was answered; waits no longer than something may fall due."""
         flying |= self._launch(pool, set(flying.values()), halted)
         free = len(flying) < len(self._feed.lanes)
-        patience_s = min(self._interval_s, self._pace.next_tick_s()) if free else STOP_POLL_S
+        patience_s = min(self._interval_s if free else STOP_POLL_S, self._pace.next_tick_s())
         if not flying:
             time.sleep(patience_s)
-        done, _ = wait(flying, patience_s, FIRST_COMPLETED)
+        # Between ticks an answer lets nobody send, so paced answers are taken in together.
+        done, _ = wait(flying, patience_s, ALL_COMPLETED if self._pace.ticking else FIRST_COMPLETED)
         for future in done:
             flying.pop(future)
             self._settle(future.result())
@@ -268,6 +269,11 @@ class Pace:
         self._clock_s = clock_s
         self._at_s = clock_s()
         self._up_to: float | None = None
+
+    @property
+    def ticking(self) -> bool:
+        """Whether there is a limit at all."""
+        return self._per_s > 0
 
     def up_to(self, feed: Heads) -> int | None:
         """The last world position that may be sent now. After a stall at most a second's worth is made up for."""
