@@ -73,7 +73,7 @@ class LearningDesk:
         assert state.header is not None
         uncovered = domain.uncovered(_records(self._archive, state), self._archive.reconciled(state))
         ended = state.windows_ended.get(1)
-        known_until_us = state.header.config.windows[0].end_us if ended is not None else -1
+        known_until_us = domain.as_of_us(state.header.config) if ended is not None else -1
         return gates.evaluate_p12(gates.InputFacts(request.intent, known_until_us, tuple(uncovered), report))
 
     def p13(self, state: RunState) -> Evaluation | None:
