@@ -6,7 +6,7 @@ BIN := .venv/bin
 export UV_PYTHON_DOWNLOADS = never
 export UV_PYTHON = $(PYTHON)
 # Byte code of what the processes import, once: every later start takes half the time.
-WARM := import importlib; [importlib.import_module(f"fp_{name}.__main__") for name in "$(notdir $(wildcard services/*))".split()]; import fp_operator.cli.app
+WARM := import importlib; [importlib.import_module('fp_' + name + '.__main__') for name in '$(notdir $(wildcard services/*))'.split()]; import fp_operator.cli.app
 
 .DEFAULT_GOAL := help
 
