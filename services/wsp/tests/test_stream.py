@@ -262,13 +262,13 @@ def test_the_pace_rises_on_ticks_only_and_for_all_lanes_alike() -> None:
     clock, feed = Clock(), Head()
     pace = Pace(1_000, clock)
     assert pace.up_to(feed) == 0
-    clock.now_s += 0.021
+    clock.now_s += 0.024
     assert (pace.up_to(feed), round(pace.next_tick_s(), 4)) == (0, 0.001)
-    clock.now_s += 0.009
+    clock.now_s += 0.006
     assert [pace.up_to(feed), pace.up_to(feed)] == [30, 30]
     feed.at = 30
-    clock.now_s += 0.022
-    assert pace.up_to(feed) == 52
+    clock.now_s += 0.025
+    assert pace.up_to(feed) == 55
     assert (Pace(0, clock).up_to(feed), Pace(0, clock).next_tick_s()) == (None, float("inf"))
 
 

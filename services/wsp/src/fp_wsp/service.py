@@ -262,7 +262,7 @@ class Pace:
     that no stage waits for a lane whose turn comes later.
     """
 
-    TICK_S = 0.022
+    TICK_S = 0.025
 
     def __init__(self, per_s: int, clock_s: Callable[[], float] = time.monotonic) -> None:
         self._per_s = per_s
