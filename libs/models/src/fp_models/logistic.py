@@ -1,4 +1,4 @@
-"""Logistic regression as plain numbers: standardise, weigh, add in schema order, squash."""
+"""Logistic regression as plain numbers: standardise, weigh, add in schema order."""
 
 import json
 import math
@@ -12,14 +12,15 @@ from fp_models.errors import BundleBroken
 from fp_models.model import Matrix, Scores
 
 FORMAT = "fp.logistic.v1"
+CLIP = 10.0
 _FIELDS = {"format", "shift", "scale", "weights", "bias"}
 
 
 @dataclass(frozen=True, slots=True)
 class LogisticModel:
-    """score = sigmoid(bias + Σ weights · squash((x − shift) / scale)), added feature by feature in schema order.
+    """score = sigmoid(bias + Σ weights · clip((x − shift) / scale)), added feature by feature in schema order.
 
-    squash(z) = sign(z) · log(1 + |z|): amounts and counts have long tails, which a linear model cannot weigh.
+    clip keeps within ±10: amounts have long tails, and with few rows one of them would bend a whole weight.
     """
 
     shift: tuple[float, ...]
@@ -63,21 +64,17 @@ class LogisticModel:
 
 
 def standardised(matrix: Matrix, shift: Sequence[float], scale: Sequence[float]) -> list[Scores]:
-    """Columns of float64 [rows]; computed element by element, so that no value depends on another row.
-
-    log1p runs per number: the vectorised one may round otherwise at the end of an array than inside.
-    """
-    columns = []
-    for index, (centre, width) in enumerate(zip(shift, scale, strict=True)):
-        z = (matrix[:, index] - centre) / width
-        columns.append(np.array([math.copysign(math.log1p(abs(value)), value) for value in z.tolist()], np.float64))
-    return columns
+    """Columns of float64 [rows]; computed element by element, so that no value depends on another row."""
+    return [
+        np.clip((matrix[:, index] - centre) / width, -CLIP, CLIP)
+        for index, (centre, width) in enumerate(zip(shift, scale, strict=True))
+    ]
 
 
 def _sigmoid(margin: float) -> float:
     if margin >= 0.0:
         return 1.0 / (1.0 + math.exp(-margin))
-    power = math.exp(margin) if margin > -745.0 else 0.0
+    power = math.exp(margin)
     return power / (1.0 + power)
 
 
