@@ -73,8 +73,10 @@ class World:
 
 
 def payments(rng: random.Random, count: int) -> list[sample.Payment]:
-    """Payments over most of the window; few merchants and accounts, so that states matter."""
-    times = sorted(START_US + 1_000_000 + rng.randrange((DAYS - 1) * US_PER_DAY) for _ in range(count))
+    """Payments over most of the window, some in its last seconds; few merchants and accounts, so that states matter."""
+    last = [END_US - 1 - rng.randrange(4_000_000) for _ in range(count // 9)]
+    early = [START_US + 1_000_000 + rng.randrange((DAYS - 1) * US_PER_DAY) for _ in range(count - len(last))]
+    times = sorted(early + last)
     return [
         sample.Payment(number, ts_us, f"m-{rng.randrange(9)}", f"acc-{rng.randrange(12)}", rng.randrange(1, 90_000))
         for number, ts_us in enumerate(times)

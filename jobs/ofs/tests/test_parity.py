@@ -46,12 +46,12 @@ def test_any_world_is_recomputed_bit_for_bit(kit: Any, seed: int, count: int, si
     found = compare(material.payments, served, CORE_V1)
     assert found.rows == ()
     assert found.ok
-    assert found.payments == count
+    assert count - count // 9 <= found.payments <= count  # a late request may fall behind the window's end
 
 
 def test_the_standard_world_has_what_makes_joins_hard(sides: tuple[Material, Served]) -> None:
     reasons = set(",".join(sides[0].payments.column("reasons").to_pylist()).split(","))
-    assert {"JOIN_TIMEOUT", "FLOW_REBIND"} <= reasons
+    assert {"JOIN_TIMEOUT", "WINDOW_END", "FLOW_REBIND"} <= reasons
     assert None in sides[0].payments.column("account_id").to_pylist()
     risk = CORE_V1.names.index("merchant_risk_30d")
     matrix = np.frombuffer(b"".join(sides[0].payments.column("vector").to_pylist())).reshape(-1, len(CORE_V1.names))

@@ -29,7 +29,7 @@ def boosting_for(frauds: int, asked: Boosting | None = None) -> Boosting:
 
 
 def fit_logistic(features: np.ndarray, labels: np.ndarray) -> bytes:
-    """The baseline: standardised and squashed columns, L2, natural prevalence. One thread, since sums depend on it."""
+    """The baseline: standardised and clipped columns, L2, natural prevalence. One thread, since sums depend on it."""
     shift, scale = features.mean(axis=0), features.std(axis=0)
     scale[scale == 0.0] = 1.0
     columns = np.column_stack(standardised(features, shift.tolist(), scale.tolist()))

@@ -22,7 +22,7 @@ Reader = Callable[[str, int], Iterable[Row]]
 
 @dataclass(slots=True)
 class Lane:
-    """What a partition released, in order, up to `bound_us`: below it nothing can come any more. Times in µs.
+    """What a partition released, in order, below `bound_us`, the end of the last window. Times in µs.
 
     `labels` are the assertions of its own merchants, released or not; `label_frontier_us` is the lowest order_ts that
     the label lane may still send.
@@ -45,8 +45,11 @@ def place_of(topic: str, part: int) -> int:
     return part % LABEL_PARTS if topic == topics.LABELS else part
 
 
-def read_lane(read: Reader, part: int, tag: bytes) -> Lane:
-    """Merge the five topics of an ingress partition. Blocked B12.1 when a sequence is open or contradicts itself."""
+def read_lane(read: Reader, part: int, tag: bytes, end_us: int) -> Lane:
+    """Merge the five topics of an ingress partition up to the end of the last window (µs).
+
+    Blocked B12.1 when a sequence is open or contradicts itself, or when the basis ends before the window does.
+    """
     lane = Lane(part)
     rows = {topic: _unpacked(read(topic, place_of(topic, part)), tag, lane) for topic in READ}
     merge = PartitionMerge(_inputs(rows))
@@ -59,8 +62,10 @@ def read_lane(read: Reader, part: int, tag: bytes) -> Lane:
     gaps = {f"{key.topic} {key.source}": count for key, count in merge.open_gaps().items()}
     if gaps:
         raise Blocked(BASIS, f"lane {part} has open sequence gaps: {gaps}")
-    lane.bound_us = merge.bound()
-    lane.heads = merge.take()
+    if merge.bound() < end_us:
+        raise Blocked(BASIS, f"lane {part} is closed up to {merge.bound()} only, and the window ends at {end_us}")
+    lane.heads = merge.take(below_us=end_us)
+    lane.bound_us = end_us
     lane.beyond = merge.waiting()
     lane.label_frontier_us = _frontier(rows[topics.LABELS])
     return lane

@@ -56,7 +56,7 @@ def gather(reader: ArchiveReader, intent: BuildIntent, engine: Engine, say: Say)
     stream = dict.fromkeys(("records", "broken", "foreign", "duplicates", "beyond"), 0)
     say("read", 0, topics.LANES)
     for part in range(topics.LANES):
-        lane = read_lane(reader.rows, part, tag)
+        lane = read_lane(reader.rows, part, tag, intent.join.window_ends_us[-1])
         for name in stream:
             stream[name] += getattr(lane, name)
         labels += lane.labels
@@ -74,15 +74,16 @@ def gather(reader: ArchiveReader, intent: BuildIntent, engine: Engine, say: Say)
 
 
 def read_served(reader: ArchiveReader, intent: BuildIntent, say: Say) -> Served:
-    """Snapshots and decisions of the run as the bus holds them."""
-    served, tag = Served(), run_tag(intent.platform_run_id)
+    """Snapshots and decisions of the run as the bus holds them, up to the end of the last window."""
+    served, tag, end_us = Served(), run_tag(intent.platform_run_id), intent.join.window_ends_us[-1]
     for part in range(RTDL_PARTS):
         for row in reader.rows(topics.RTDL, part):
             if len(row.header) < 2 or kind_of(row.header) not in _SERVED:
                 continue
             try:
                 header = unpack(row.header)
-                value = decode(header.kind, row.value) if header.run_tag == tag else None
+                ours = header.run_tag == tag and header.order_us < end_us
+                value = decode(header.kind, row.value) if ours else None
             except (Broken, HeaderError):
                 continue  # nobody could read it, so it was never served: its payment is missing one
             if isinstance(value, ServedSnapshot | ServedDecision):

@@ -4,16 +4,13 @@ The fingerprint names the *question* (the intent); the row digest names the *ans
 same rows, same bytes. Times in µs of event time, money in minor units, shares in parts per million; no floats.
 """
 
-from collections.abc import Mapping
 from typing import Literal
 
 from pydantic import Field
 
-from fp_contracts import topics
 from fp_contracts.canonical import digest_of
 from fp_contracts.control import Blocker, EvidenceRef
 from fp_contracts.envelope import Closed, Hex32, Hex64, RunId, TimeUs
-from fp_contracts.runconfig import RunHeader
 
 ROOT = "datasets"
 
@@ -85,35 +82,6 @@ class BuildIntent(Closed):
     filters: RowFilter = RowFilter()
     floors: Floors = Floors()
     code_release: str = Field(min_length=1, max_length=128)
-
-
-BASIS_TOPICS = (*topics.INGRESS, topics.LABELS, topics.RTDL)
-
-
-def intent_of(
-    header: RunHeader, ends: Mapping[tuple[str, int], int], labels: LabelRule, code_release: str,
-    filters: RowFilter | None = None, floors: Floors | None = None,
-) -> BuildIntent:  # fmt: skip
-    """The intent of a run: its pins and join rules by its header, from its start offsets to `ends` (exclusive).
-
-    `ends` names every partition of BASIS_TOPICS, (topic, partition) → offset; KeyError when one is missing.
-    """
-    config = header.config
-    return BuildIntent(
-        platform_run_id=header.platform_run_id, scenario_run_id=header.scenario_run_id,
-        manifest_fingerprint=config.manifest_fingerprint, run_config_digest=header.run_config_digest,
-        basis=tuple(
-            BasisRange(topic=topic, partition=part, start=start, end=ends[topic, part])
-            for topic in sorted(BASIS_TOPICS)
-            for part, start in sorted(header.starts(topic).items())
-        ),
-        labels=labels, feature_set=config.feature_set, feature_schema_digest=config.feature_schema_digest,
-        join=JoinScope(
-            join_wait_us=config.join_wait_ms * 1_000, horizon_us=config.context_horizon_ms * 1_000,
-            window_ends_us=tuple(window.end_us for window in config.windows),
-        ),
-        filters=filters or RowFilter(), floors=floors or Floors(), code_release=code_release,
-    )  # fmt: skip
 
 
 def dataset_fingerprint(intent: BuildIntent) -> str:
