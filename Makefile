@@ -22,7 +22,7 @@ $(UV):
 
 .venv/.synced: $(UV) uv.lock pyproject.toml $(wildcard libs/*/pyproject.toml services/*/pyproject.toml jobs/*/pyproject.toml operator/pyproject.toml)
 	$(UV) sync --frozen --quiet
-	@PYTHONDONTWRITEBYTECODE= $(BIN)/python -c '$(WARM)'
+	@PYTHONDONTWRITEBYTECODE= $(BIN)/python -c "$(WARM)"
 	@touch $@
 
 .PHONY: install
