@@ -1,12 +1,21 @@
 """Names in the experiment registry (`champion`, `challenger`, `previous`) that follow what is active, never lead."""
 
 import importlib
+import os
 from collections.abc import Mapping
 from typing import Any, Protocol
 
 from fp_contracts.bundle import BundleRef
+from fp_runtime.errors import UserError
 
 TAG = "fp.bundle_id"
+# Read by mlflow when it is imported: it would call home, retry for minutes, and refuse a folder as its store.
+_CLIENT = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "5",
+    "MLFLOW_ALLOW_FILE_STORE": "true",
+}
 
 
 class AliasesDown(Exception):
@@ -78,5 +87,10 @@ def open_aliases(tracking_url: str) -> Aliases:
     """Aliases at a tracking address; empty = none. The client is imported here only: it is slow and optional."""
     if not tracking_url:
         return NoAliases()
-    mlflow = importlib.import_module("mlflow")
+    for name, value in _CLIENT.items():
+        os.environ.setdefault(name, value)
+    try:
+        mlflow = importlib.import_module("mlflow")
+    except ImportError as error:
+        raise UserError("tracking", "the MLflow client is missing", "install fp-ofs-trigger[mlflow]") from error
     return MlflowAliases(mlflow.MlflowClient(tracking_uri=tracking_url, registry_uri=tracking_url))
