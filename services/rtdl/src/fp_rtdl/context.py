@@ -1,5 +1,6 @@
 """The parts of payments that the join of one partition keeps for the context horizon. Pure."""
 
+from bisect import bisect_left
 from collections import deque
 from typing import Any, NamedTuple
 
@@ -60,6 +61,10 @@ class Context:
                 if not self.flows[value.key]:
                     del self.flows[value.key]
         self.oldest_us = expiry[0][0] if expiry else NEVER_US
+
+    def fresh_after(self, clock_us: int) -> tuple[Kept, ...]:
+        """Of what is fresh, what has not expired: times never fall, since each is the merge clock plus the horizon."""
+        return tuple(self.fresh[bisect_left(self.fresh, (clock_us,)) :])
 
     def __len__(self) -> int:
         return len(self._expiry)

@@ -184,7 +184,7 @@ class Lane:
             expected_n=self._saved_n,
             position=position,
             merchants={name: join.merchants[name].to_bytes() for name in sorted(join.changed)},
-            context=tuple(kept for kept in join.context.fresh if kept.expires_us >= join.clock_us),
+            context=join.context.fresh_after(join.clock_us),
             spans=spans,
             quarantined=tuple(self._quarantined),
             rebinds=tuple(join.rebinds),
