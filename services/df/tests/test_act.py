@@ -125,18 +125,18 @@ def accepted(body: bytes) -> bool:
 
 def test_what_asks_for_nothing_is_told_as_the_contract_tells_it(calm: Any) -> None:
     bodies = [record.value for record, _ in calm.on_bus(topics.RTDL, Kind.DECISION)]
-    told = [asks_for_nothing(body) for body in bodies]
+    told = [asks_for_nothing(body, sample.PINS) for body in bodies]
     assert told == [accepted(body) for body in bodies]
     assert {True, False} == set(told)
     sound = orjson.loads(bodies[told.index(True)])
     for name in sound:
         gone = orjson.dumps({key: value for key, value in sound.items() if key != name})
-        assert asks_for_nothing(gone) is accepted(gone)
+        assert asks_for_nothing(gone, sample.PINS) is accepted(gone)
     for name in sound["payload"]:
         gone = orjson.dumps({**sound, "payload": {k: v for k, v in sound["payload"].items() if k != name}})
-        assert asks_for_nothing(gone) is accepted(gone)
+        assert asks_for_nothing(gone, sample.PINS) is accepted(gone)
     more = orjson.dumps({**sound, "new": 1, "payload": {**sound["payload"], "new": 1}})
-    assert asks_for_nothing(more) is accepted(more) is True
+    assert asks_for_nothing(more, sample.PINS) is accepted(more) is True
 
 
 @pytest.mark.parametrize("name", BREAKS)
@@ -144,7 +144,7 @@ def test_a_broken_envelope_is_no_decision_that_asks_for_nothing(calm: Any, name:
     sound = calm_body(calm)
     for value in BREAKS[name]:
         body = orjson.dumps({**sound, name: value})
-        assert asks_for_nothing(body) is accepted(body) is False, value
+        assert asks_for_nothing(body, sample.PINS) is accepted(body) is False, value
 
 
 @pytest.mark.parametrize("name", PAYLOAD_BREAKS)
@@ -153,7 +153,7 @@ def test_a_broken_payload_is_no_decision_that_asks_for_nothing(calm: Any, name: 
     for value in PAYLOAD_BREAKS[name]:
         body = orjson.dumps({**sound, "payload": {**sound["payload"], name: value}})
         assert not accepted(body), value
-        assert not asks_for_nothing(body), value
+        assert not asks_for_nothing(body, sample.PINS), value
 
 
 def calm_body(calm: Any) -> dict[str, Any]:

@@ -31,6 +31,7 @@ class Desk:
         self.part = part
         self._run = plan.run
         self._tag = plan.tag
+        self._pins = plan.pins
         self._source = f"df:{part}"
         self._track = SourceTrack(at.last_seq, gaps=at.gaps)
         self._writer = RecordWriter(plan.pins, f"al:{part}", at.seqs)
@@ -69,7 +70,7 @@ class Desk:
             raise Poison(Quarantine.CONTRACT_BROKEN, f"decision from {header.source}")
         if self._track.accept(header.seq, header.payload_hash, header.order_us) is Seen.DUPLICATE:
             return
-        if not asks_for_nothing(record.value):
+        if not asks_for_nothing(record.value, self._pins):
             self._read(record)
         self._n += 1
 

@@ -9,11 +9,12 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
+from fp_contracts.records import Pins
+
 _Hex32 = Annotated[str, Meta(pattern=r"^[0-9a-f]{32}\Z")]
 _Hex64 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
 _Id = Annotated[str, Meta(min_length=1, max_length=256)]
 _Time = Annotated[str, Meta(pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\.[0-9]{6}Z\Z")]
-_Run = Annotated[str, Meta(pattern=r"^platform_[0-9]{8}T[0-9]{6}Z(-[a-z0-9][a-z0-9-]{0,31})?\Z")]
 _Currency = Annotated[str, Meta(pattern=r"^[A-Z]{3}\Z")]
 _Minor = Annotated[int, Meta(ge=-(2**53), le=2**53)]
 _Micros = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
@@ -62,10 +63,10 @@ class _Body(msgspec.Struct):
     event_type: Literal["decision"]
     schema_version: Literal["v1"]
     ts_utc: _Time
-    platform_run_id: _Run
-    scenario_run_id: _Hex32
-    manifest_fingerprint: _Hex64
-    run_config_digest: _Hex64
+    platform_run_id: str
+    scenario_run_id: str
+    manifest_fingerprint: str
+    run_config_digest: str
     producer: _Id
     payload: _Decision
     traceparent: str | None = None
@@ -74,10 +75,15 @@ class _Body(msgspec.Struct):
 _decoder = msgspec.json.Decoder(_Body)
 
 
-def asks_for_nothing(body: bytes) -> bool:
-    """Whether a record body is a sound decision without intents; False for everything else."""
+def asks_for_nothing(body: bytes, pins: Pins) -> bool:
+    """Whether a record body is a sound decision of the run with these pins, without intents; False for all else."""
     try:
-        _decoder.decode(body)
+        found = _decoder.decode(body)
     except msgspec.MsgspecError:
         return False
-    return True
+    return (
+        found.platform_run_id == pins.platform_run_id
+        and found.scenario_run_id == pins.scenario_run_id
+        and found.manifest_fingerprint == pins.manifest_fingerprint
+        and found.run_config_digest == pins.run_config_digest
+    )
