@@ -5,7 +5,7 @@ import sys
 
 import typer
 
-from fp_operator.cli import demo, inside, lifecycle, objects, reading, running, worlds
+from fp_operator.cli import demo, inside, lifecycle, models, objects, reading, running, worlds
 
 app = typer.Typer(
     name="fp", no_args_is_help=True, add_completion=True, pretty_exceptions_enable=False,
@@ -29,6 +29,7 @@ for verb in (
     app.command()(verb)
 app.add_typer(objects.evidence, name="evidence")
 app.add_typer(worlds.world, name="world")
+app.add_typer(models.models, name="models")
 
 
 def main() -> None:
