@@ -19,6 +19,8 @@ from fp_contracts.runconfig import RunHeader, Window
 
 GLOBAL = "global"
 FRAUD_SLOT = "payment_fraud"
+# What df can score with; a bundle that needs more is refused before it is offered to anybody.
+SERVED_CAPABILITIES = frozenset({"format:fp.bundle.v1", "family:logistic", "family:xgboost"})
 
 
 class Scope(Closed):

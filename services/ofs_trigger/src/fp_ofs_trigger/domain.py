@@ -9,12 +9,12 @@ from fp_contracts.canonical import digest_of
 from fp_contracts.control import EvidenceRef
 from fp_contracts.dataset import BasisRange, BuildIntent, JoinScope, LabelRule
 from fp_contracts.learning import Limits
+from fp_contracts.registry import SERVED_CAPABILITIES
 from fp_contracts.resolution import Serving
 from fp_contracts.runconfig import RunConfig, RunHeader
 
 LEARNING_PHASES = ("P12", "P13", "P14", "P15")
 BASIS_TOPICS = (*topics.INGRESS, topics.LABELS, topics.RTDL)
-CAPABILITIES = frozenset({"format:fp.bundle.v1", "family:logistic", "family:xgboost"})
 MODULE_OF = {"P12": "fp_ofs", "P13": "fp_ofs", "P14": "fp_mf"}
 _DAY_US = 86_400_000_000
 
@@ -117,7 +117,7 @@ def train_request_of(
 
 def serving_of(config: RunConfig) -> Serving:
     """What df serves in this run."""
-    return Serving(config.feature_set, config.feature_schema_digest, frozenset(config.policies), CAPABILITIES)
+    return Serving(config.feature_set, config.feature_schema_digest, frozenset(config.policies), SERVED_CAPABILITIES)
 
 
 def limits_of(phase: str, config: RunConfig, memory_bytes: int) -> Limits:
