@@ -2,25 +2,18 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
+
+import psycopg
 
 from fp_contracts.header import NONE_TS
 from fp_ig import journal
 from fp_ig.arrays import byteas, int8s, register, texts
 from fp_ig.claims import KIND_TOPIC, NO_SEQS, Attempt, Fact, Known, Lane, Numbered, Row, Stamp
-from fp_runtime.errors import Unavailable
+from fp_ig.statements import CLAIM, RECORD
+from fp_runtime.errors import Fenced, Unavailable
 from fp_runtime.ownership import guard, raise_epoch
 from fp_runtime.postgres import Connection, Cursor, transaction
-
-_INSERT_LINES = f"""
-INSERT INTO ig.line (run_no, lane, lane_seq, class, principal, kind, seq, order_us, frontier_us, identity,
-                     payload_hash, reason)
-SELECT %s, lane::smallint, lane_seq, (CASE WHEN seq > 0 THEN 'A' WHEN reason = '' THEN 'D' ELSE 'Q' END)::"char",
-       principal::integer, kind::smallint, nullif(seq, 0), nullif(order_us, {NONE_TS}), nullif(frontier_us, {NONE_TS}),
-       nullif(identity, ''::bytea), payload_hash, nullif(reason, '')
-FROM unnest(%s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
-     AS t (lane, lane_seq, principal, kind, seq, order_us, frontier_us, identity, payload_hash, reason)
-ON CONFLICT (identity) WHERE class = 'A' DO NOTHING
-"""
 
 
 class _Claimed(Exception):
@@ -84,6 +77,17 @@ class PgStore:
             yield cur
 
     @contextmanager
+    def _alone(self) -> Iterator[Cursor]:
+        """A cursor for one statement that is its own transaction: one round trip instead of three."""
+        if self._conn.closed:
+            self._conn = self._open()
+        try:
+            with self._conn.cursor() as cur:
+                yield cur
+        except (psycopg.OperationalError, psycopg.InterfaceError) as error:
+            raise Unavailable(f"PostgreSQL: {str(error).strip()}") from error
+
+    @contextmanager
     def _writing(self) -> Iterator[Cursor]:
         """A transaction that only the current owner may commit."""
         with self._reading() as cur:
@@ -103,61 +107,49 @@ class PgStore:
     def claim(self, parts: Sequence[Numbered]) -> bool:
         """See service.Store. Unavailable when a lane is not where this process left it."""
         try:
-            with self._writing() as cur:
-                self._move_lanes(cur, parts)
-                self._insert_lines(cur, [row for part in parts for row in part.rows])
-                self._insert_bytes(cur, parts)
+            with self._reading() as cur:
+                owned, moved, claimed = cur.execute(CLAIM, self._claim_values(parts)).fetchone() or (0, 0, 0)
+                if not owned:
+                    raise Fenced(f"{self._scope}: epoch {self._epoch} is no longer the owner's")
+                if moved != len(parts):
+                    numbers = [part.after.number for part in parts]
+                    raise Unavailable(f"a lane of {numbers} moved on: an earlier claim came through after all")
+                if claimed != sum(len(part.rows) for part in parts):
+                    raise _Claimed
+                self._insert_aside(cur, parts)
         except _Claimed:
             return False
         return True
 
-    def _move_lanes(self, cur: Cursor, parts: Sequence[Numbered]) -> None:
-        for part in parts:
-            after, before = part.after, part.before
-            cur.execute(
-                "UPDATE ig.lane SET last_lane_seq = %s, floor_us = %s, last_seqs = %s"
-                " WHERE run_no = %s AND lane = %s AND last_lane_seq = %s AND floor_us = %s",
-                (after.last_lane_seq, after.floor_us, list(after.last_seqs), self._run_no, after.number,
-                 before.last_lane_seq, before.floor_us),
-            )  # fmt: skip
-            if cur.rowcount != 1:
-                raise Unavailable(f"lane {after.number} moved on: an earlier claim came through after all")
-
-    def _insert_lines(self, cur: Cursor, rows: Sequence[Row]) -> None:
-        if not rows:
-            return
-        lane, lane_seq, _, reason, principal, kind, seq, order_us, frontier_us, identity, digest = zip(
-            *rows, strict=True
+    def _claim_values(self, parts: Sequence[Numbered]) -> tuple[Any, ...]:
+        """Parameters of CLAIM, in its order."""
+        run_no = self._run_no
+        before, after = [part.before for part in parts], [part.after for part in parts]
+        rows = [row for part in parts for row in part.rows]
+        lane, lane_seq, _, reason, principal, kind, seq, order_us, frontier_us, identity, digest = (
+            zip(*rows, strict=True) if rows else ((),) * 11
         )
-        cur.execute(
-            _INSERT_LINES,
-            (self._run_no, int8s(lane), int8s(lane_seq), int8s(principal), int8s(kind), int8s(seq), int8s(order_us),
-             int8s(frontier_us), byteas(identity), byteas(digest), texts([code or "" for code in reason])),
+        kept = [part for part in parts if part.admitted]
+        return (
+            self._scope, self._epoch,
+            int8s([one.number for one in after]), int8s([one.last_lane_seq for one in before]),
+            int8s([one.floor_us for one in before]), int8s([one.last_lane_seq for one in after]),
+            int8s([one.floor_us for one in after]), *map(int8s, zip(*(one.last_seqs for one in after), strict=True)),
+            run_no, run_no,
+            int8s(lane), int8s(lane_seq), int8s(principal), int8s(kind), int8s(seq), int8s(order_us),
+            int8s(frontier_us), byteas(identity), byteas(digest), texts([code or "" for code in reason]),
+            run_no,
+            int8s([part.after.number for part in kept]), int8s([part.before.last_lane_seq + 1 for part in kept]),
+            int8s([part.after.last_lane_seq for part in kept]), int8s([len(part.admitted) for part in kept]),
+            byteas([journal.packed([line.raw for _, line in part.admitted]) for part in kept]),
         )  # fmt: skip
-        if cur.rowcount != len(rows):
-            raise _Claimed
 
-    def _insert_bytes(self, cur: Cursor, parts: Sequence[Numbered]) -> None:
-        bodies = [
-            (self._run_no, part.after.number, part.before.last_lane_seq + 1, part.after.last_lane_seq,
-             len(part.admitted), journal.packed([line.raw for _, line in part.admitted]))
-            for part in parts if part.admitted
-        ]  # fmt: skip
-        aside = [
-            (self._run_no, row.lane, row.lane_seq, row.reason, sha256, raw)
-            for part in parts for row, sha256, raw in part.aside
-        ]  # fmt: skip
-        for body in bodies:
-            cur.execute(
-                "INSERT INTO ig.journal (run_no, lane, first_lane_seq, last_lane_seq, n, body)"
-                " VALUES (%s, %s, %s, %s, %s, %b)",
-                body,
-            )
-        for line in aside:
+    def _insert_aside(self, cur: Cursor, parts: Sequence[Numbered]) -> None:
+        for row, sha256, raw in [aside for part in parts for aside in part.aside]:
             cur.execute(
                 "INSERT INTO ig.quarantined (run_no, lane, lane_seq, reason, sha256, body)"
                 " VALUES (%s, %s, %s, %s, %b, %b)",
-                line,
+                (self._run_no, row.lane, row.lane_seq, row.reason, sha256, raw),
             )
 
     def known(self, identities: Sequence[bytes]) -> dict[bytes, Known]:
@@ -189,13 +181,14 @@ class PgStore:
     def record(self, facts: Sequence[Fact]) -> None:
         """See service.Store."""
         lane, topic, first_seq, first_offset, n, how = zip(*facts, strict=True)
-        with self._writing() as cur:
+        with self._alone() as cur:
             cur.execute(
-                "INSERT INTO ig.fact (run_no, lane, topic, first_seq, first_offset, n, how)"
-                ' SELECT %s, lane::smallint, topic::smallint, first_seq, first_offset, n, how::"char"'
-                " FROM unnest(%s, %s, %s, %s, %s, %s) AS t (lane, topic, first_seq, first_offset, n, how)",
-                (self._run_no, int8s(lane), int8s(topic), int8s(first_seq), int8s(first_offset), int8s(n), texts(how)),
-            )
+                RECORD,
+                (self._scope, self._epoch, self._run_no, int8s(lane), int8s(topic), int8s(first_seq),
+                 int8s(first_offset), int8s(n), texts(how)),
+            )  # fmt: skip
+            if not cur.rowcount:
+                raise Fenced(f"{self._scope}: epoch {self._epoch} is no longer the owner's")
 
     def note_unknown(self, attempts: Sequence[Attempt]) -> None:
         """See service.Store."""
