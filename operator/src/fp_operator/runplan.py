@@ -9,10 +9,12 @@ from fp_features import CORE_V1
 from fp_wsp.world import WorldManifest, whole_window
 
 _SECOND_US = 1_000_000
-# Expected seconds and a cap in micro-USD: a phase that runs four times as long, or costs more, blocks.
+# Expected seconds and a cap in micro-USD: a phase that runs four times as long, or costs more, blocks. P12 to P14 train
+# for minutes; P15 waits for a person's approval and for window 2.
 _ENVELOPES: Mapping[str, tuple[int, int]] = {
     "P(-1)": (60, 20_000), "P0": (180, 50_000), "P6": (300, 100_000), "P7": (900, 400_000), "P8": (300, 100_000),
-    "P9": (300, 100_000), "P10": (180, 50_000), "P11": (180, 50_000), "P16": (180, 50_000), "P17": (300, 100_000),
+    "P9": (300, 100_000), "P10": (180, 50_000), "P11": (180, 50_000), "P12": (180, 100_000), "P13": (300, 200_000),
+    "P14": (600, 400_000), "P15": (900, 400_000), "P16": (180, 50_000), "P17": (300, 100_000),
 }  # fmt: skip
 _DEFAULT_ENVELOPE = (120, 50_000)
 _STOPS = "longer than four times the expected duration, spend over the cap, or alert 3"
@@ -50,6 +52,14 @@ def window_of(manifest: WorldManifest, join_wait_ms: int) -> Window:
     return Window(start_us=start_us, end_us=end_us + margin_us)
 
 
+def windows_of(whole: Window, scope: str) -> tuple[Window, ...]:
+    """Scope spine: everything at once. Scope full: three quarters to learn from, the last one for what was learnt."""
+    if scope == "spine":
+        return (whole,)
+    turn_us = whole.start_us + (whole.end_us - whole.start_us) * 3 // 4
+    return Window(start_us=whole.start_us, end_us=turn_us), Window(start_us=turn_us, end_us=whole.end_us)
+
+
 def switches(window: Window, current: str, previous: str) -> tuple[PolicySwitch, ...]:
     """The rollback proof of every run: the previous policy from 40 % of event time on, the current from 50 % on."""
     span = window.end_us - window.start_us
@@ -72,15 +82,15 @@ def make_config(
     current: str = "spine-v1",
     previous: str = "spine-v0",
 ) -> RunConfig:
-    """The configuration of a run over a whole world."""
+    """The configuration of a run over a whole world; its policy switches lie in window 1 whatever the scope."""
     join_wait_ms = 2_000
-    window = window_of(manifest, join_wait_ms)
+    whole = window_of(manifest, join_wait_ms)
     return RunConfig.model_validate(
         {
             "profile": profile,
             "scope": scope,
             "manifest_fingerprint": manifest.fingerprint,
-            "windows": (window,),
+            "windows": windows_of(whole, scope),
             "join_wait_ms": join_wait_ms,
             "realism": realism or Realism(),
             "pace_per_s": pace_per_s,
@@ -89,7 +99,7 @@ def make_config(
             "feature_schema_digest": CORE_V1.schema_digest,
             "policies": dict(policies),
             "policy_initial": current,
-            "policy_switches": switches(window, current, previous),
+            "policy_switches": switches(whole, current, previous),
             "authority_digest": digests.authority,
             "handles_digest": digests.handles,
             "image_manifest_digest": digests.image_manifest,

@@ -17,6 +17,14 @@ def test_the_policy_goes_back_and_forth_in_mid_stream() -> None:
     assert (second.policy_rev, second.effective_us) == ("new", 500)
 
 
+def test_a_full_run_learns_from_three_quarters_and_is_judged_on_the_last() -> None:
+    whole = Window(start_us=0, end_us=1_000)
+    assert runplan.windows_of(whole, "spine") == (whole,)
+    first, second = runplan.windows_of(whole, "full")
+    assert (first.start_us, first.end_us, second.start_us, second.end_us) == (0, 750, 750, 1_000)
+    assert all(switch.effective_us < first.end_us for switch in runplan.switches(whole, "new", "old"))
+
+
 def test_every_phase_has_an_envelope_that_grows_with_the_world() -> None:
     small, large = runplan.envelopes(500), runplan.envelopes(1_000_000)
     assert tuple(limit.phase for limit in small) == ORDER

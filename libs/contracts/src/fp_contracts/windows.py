@@ -1,0 +1,43 @@
+"""Which window of a run flows: a function of the control log alone (dataflow.md §7). Pure."""
+
+from fp_contracts import topics
+from fp_contracts.control import BundleSwitched
+from fp_contracts.fold import RunState
+from fp_contracts.registry import switch_times
+
+FIRST, SECOND = 1, 2
+_BY_NAME = ("tenant", "global")
+
+
+def may_begin(state: RunState, window: int) -> bool:
+    """Window 1 flows from READY on; window 2 once the promotion of a full run stands; there is no other.
+
+    It stands when every df partition reported that the promoted bundle decides from the start of window 2 on.
+    """
+    if state.header is None or not 0 < window <= len(state.header.config.windows):
+        return False
+    if window == FIRST:
+        return bool(state.ready)
+    return window == SECOND and FIRST in state.windows_ended and promotion_stands(state)
+
+
+def promotion_stands(state: RunState) -> bool:
+    """Whether every partition decides by the bundle that was promoted for window 2; false outside scope `full`."""
+    if state.header is None or state.header.config.scope != "full":
+        return False
+    times = switch_times(state.header.config.windows)
+    if times is None:
+        return False
+    on_it = {event.partition for event in state.bundles if _serves(event, times.promote_us)}
+    return on_it == set(range(topics.TOPICS[topics.RTDL].partitions))
+
+
+def flowing(state: RunState) -> int | None:
+    """The window that is being sent now; None before READY and between windows."""
+    windows = () if state.header is None else state.header.config.windows
+    numbers = range(1, len(windows) + 1)
+    return next((n for n in numbers if may_begin(state, n) and n not in state.windows_ended), None)
+
+
+def _serves(event: BundleSwitched, promote_us: int) -> bool:
+    return event.effective_us == promote_us and event.bundle_ref is not None and event.source in _BY_NAME
