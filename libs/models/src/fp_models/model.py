@@ -10,6 +10,8 @@ from fp_models.errors import NotFinite
 Matrix: TypeAlias = np.ndarray[Any, np.dtype[np.float64]]
 Scores: TypeAlias = np.ndarray[Any, np.dtype[np.float64]]
 
+_FLOAT32_MAX = float(np.finfo(np.float32).max)
+
 
 class Model(Protocol):
     """A fitted model. A row's score does not depend on the other rows of its batch, to the last bit."""
@@ -38,13 +40,14 @@ def open_model(family: Family, body: bytes) -> Model:
 def score(model: Model, matrix: Matrix) -> Scores:
     """float64 [rows] in [0, 1] for float64 [rows, features].
 
-    Errors: ValueError for another shape or type, NotFinite naming the rows with a NaN or infinite feature or score.
+    Errors: ValueError for another shape or type; NotFinite naming the rows with a NaN or infinite score, or a feature
+    that is NaN, infinite or beyond float32, which trees compare in.
     """
     if matrix.ndim != 2 or matrix.shape[1] != model.features or matrix.dtype != np.float64:
         raise ValueError(f"{matrix.dtype} {matrix.shape} is no float64 [rows, {model.features}]")
     if not len(matrix):
         return np.empty(0, np.float64)
-    _refuse("feature", ~np.isfinite(matrix).all(axis=1))
+    _refuse("feature", ~(np.abs(matrix) <= _FLOAT32_MAX).all(axis=1))
     scores = model.raw_scores(np.ascontiguousarray(matrix))
     _refuse("score", ~((scores >= 0.0) & (scores <= 1.0)))
     return scores

@@ -8,7 +8,7 @@ import numpy as np
 from fp_contracts.bundle import BundleManifest, BundleRef
 from fp_contracts.canonical import sha256_hex
 from fp_contracts.control import EvidenceRef
-from fp_models import pack
+from fp_models import Bundle, load, pack
 from fp_models.boosted import xgboost
 from fp_models.logistic import LogisticModel
 from fp_models.model import Matrix
@@ -63,3 +63,8 @@ def ref_to(bundle_files: dict[str, bytes], key: str = "bundles/b/bundle.json") -
     manifest = BundleManifest.model_validate_json(raw)
     named = EvidenceRef(key=key, sha256=sha256_hex(raw), size=len(raw))
     return BundleRef(bundle_id=manifest.bundle_id, model_digest=manifest.model_digest, manifest=named)
+
+
+def load_sample(family: str = "xgboost") -> Bundle:
+    """A bundle of this family, loaded."""
+    return load(files(family), schema_digest=SCHEMA)
