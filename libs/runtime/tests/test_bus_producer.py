@@ -7,7 +7,7 @@ import pytest
 from confluent_kafka import KafkaError, KafkaException
 
 from fp_contracts.topics import RTDL, TOPICS
-from fp_runtime.bus import BusBroken, Delivery, Out, PublishError, PublishUnknown
+from fp_runtime.bus import BusBroken, Delivery, Out, PublishError, PublishFailed, PublishUnknown
 from fp_runtime.kafka_client import FatalWatch
 from fp_runtime.kafka_producer import KafkaProducer
 
@@ -172,3 +172,16 @@ def test_a_callback_gets_the_kind_of_error() -> None:
         producer.send(out, lambda offset, error: seen.append((offset, error)))
     producer.flush(1)
     assert seen == [(None, "UNKNOWN"), (101, None)]
+
+
+def test_sending_many_keeps_their_order_and_flush_tells_of_each_that_failed() -> None:
+    client = Client({1: KafkaError(KafkaError._MSG_TIMED_OUT)}, room=2)
+    producer = _producer(client)
+    producer.send_all(_outs(4))
+    assert client.topics == ["p." + RTDL] * 4
+    with pytest.raises(PublishUnknown, match="1 records: KafkaError.code=_MSG_TIMED_OUT"):
+        producer.flush(1)
+    producer.flush(1)
+    producer.send_all([Out(RTDL, 0, b"k", bytes(TOPICS[RTDL].max_message_bytes), b"h")])
+    with pytest.raises(PublishFailed, match="larger than its topic"):
+        producer.flush(1)

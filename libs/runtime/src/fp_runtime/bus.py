@@ -145,6 +145,10 @@ class Producer(Protocol):
         """Write without waiting; `on_delivered(offset, error)` is called in this or a later call."""
         ...
 
+    def send_all(self, outs: Sequence[Out]) -> None:
+        """Write all without waiting; errors come with `flush`."""
+        ...
+
     def flush(self, timeout_s: float) -> None:
         """Wait for everything sent; raises PublishUnknown or PublishFailed for records without `on_delivered`."""
         ...

@@ -75,6 +75,16 @@ class KafkaProducer:
                 return
             self._client.flush(left_s)
 
+    def send_all(self, outs: Sequence[Out]) -> None:
+        """See bus.Producer."""
+        self._fatal.check()
+        note, deadline = self._note, time.monotonic() + self._timeout_s
+        for out in outs:
+            refused = self._produce(out, note, deadline)
+            if refused is not None:
+                self._sent_errors.append(refused)
+        self._client.poll(0)
+
     def send(self, out: Out, on_delivered: Callable[[int | None, str | None], None] | None = None) -> None:
         """See bus.Producer."""
         self._fatal.check()

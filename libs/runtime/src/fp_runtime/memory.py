@@ -249,6 +249,11 @@ class MemoryProducer:
         elif delivery.error is not None:
             self._errors.append(delivery)
 
+    def send_all(self, outs: Sequence[Out]) -> None:
+        """See bus.Producer."""
+        for out in outs:
+            self.send(out)
+
     def flush(self, timeout_s: float) -> None:
         """See bus.Producer."""
         self._serve()

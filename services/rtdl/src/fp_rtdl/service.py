@@ -103,8 +103,7 @@ class Stage:
         if not outs:
             return
         hit(Failpoint.RTDL_BEFORE_PUBLISH)
-        for out in outs:
-            self._producer.send(out)
+        self._producer.send_all(outs)
 
     def _keep_up(self, n: int) -> None:
         """Watermarks and checkpoints when they are due; a checkpoint also when the stream falls idle."""
@@ -126,10 +125,12 @@ class Stage:
         if not moved:
             return
         lowest, source = min(frontier_us for _, frontier_us in moved), moved[0][0].source
+        outs = []
         for target in range(TARGETS):
             marks = tuple(Mark(lane.source, frontier_us, lane.last_seq(target)) for lane, frontier_us in moved)
             header = Header(Kind.WATERMARK, self._plan.tag, source, 0, lowest, marks=marks)
-            self._producer.send(Out(topics.RTDL, target, b"", b"", pack(header)))
+            outs.append(Out(topics.RTDL, target, b"", b"", pack(header)))
+        self._producer.send_all(outs)
         for lane, frontier_us in moved:
             lane.marked_us = frontier_us
 
