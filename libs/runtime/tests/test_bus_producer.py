@@ -179,7 +179,7 @@ def test_sending_many_keeps_their_order_and_flush_tells_of_each_that_failed() ->
     producer = _producer(client)
     producer.send_all(_outs(4))
     assert client.topics == ["p." + RTDL] * 4
-    with pytest.raises(PublishUnknown, match="1 records: KafkaError.code=_MSG_TIMED_OUT"):
+    with pytest.raises(PublishUnknown, match="1 records: KafkaError"):
         producer.flush(1)
     producer.flush(1)
     producer.send_all([Out(RTDL, 0, b"k", bytes(TOPICS[RTDL].max_message_bytes), b"h")])
