@@ -17,7 +17,7 @@ from fp_runtime.kafka import open_admin, open_consumer, open_producer
 from fp_runtime.meter import Sample, Usage
 from fp_runtime.postgres import Connection, connect, transaction
 from fp_runtime.settings import RuntimeSettings
-from fp_verdict import adapters, spinefacts
+from fp_verdict import adapters, busfacts, spinefacts
 from fp_verdict.closing import ClosingDesk, metered_until
 from fp_verdict.reading import PageDesk
 from fp_verdict.service import Reporter
@@ -113,7 +113,7 @@ def _verify(run: GreenRun, store: FileStore, tmp_path: Path, conn: Connection) -
 def test_every_query_of_p11_runs_on_an_empty_database(conn: Connection) -> None:
     counts = spinefacts.row_counts(conn, RUN)
     assert set(counts.values()) == {0}
-    assert spinefacts.load_objects(conn, RUN) == []
+    assert busfacts.load_objects(conn, RUN) == []
     assert adapters.epochs_of(conn, RUN) == {}
     assert spinefacts.baseline_pack(conn, RUN, "c") is None
     month, spend, as_of_us = adapters.month_spend(conn)

@@ -1,9 +1,13 @@
 """Start the verdict service."""
 
+import time
+from collections.abc import Sequence
 from functools import partial
 
+from fp_contracts.fold import RunState
 from fp_runtime import settings
 from fp_runtime.bus import FetchProfile
+from fp_runtime.controllog import Event
 from fp_runtime.evidence import open_store
 from fp_runtime.kafka import open_consumer
 from fp_runtime.participant import Evaluate, Participant, now_us
@@ -17,6 +21,7 @@ from fp_verdict.sampling import Watchman
 from fp_verdict.service import Reporter
 from fp_verdict.settings import VerdictSettings
 from fp_verdict.spinefacts import SpineDesk
+from fp_verdict.windowdesk import WindowDesk
 
 
 def main() -> None:
@@ -29,6 +34,7 @@ def main() -> None:
     pages = PageDesk(store)
     reporter = Reporter(conn, store, pages, config.instance, now_us)
     desk = SpineDesk(conn, store, archive, reader, now_us)
+    window = WindowDesk(conn, store, archive, reader, time.monotonic)
     finale = ClosingDesk(conn, store, reader, now_us)
     gates: dict[str, Evaluate] = {
         "P2": reporter.evaluate_p2,
@@ -36,7 +42,11 @@ def main() -> None:
         "P16": finale.evaluate,
     }
     watchman = Watchman(connect(config.pg_dsn, "verdict/watch"), reader(), now_us)
-    with running(config, lambda: Participant(config, gates, reporter.react)) as process:
+
+    def react(state: RunState) -> Sequence[Event]:
+        return (*reporter.react(state), *window.react(state))
+
+    with running(config, lambda: Participant(config, gates, react)) as process:
         if config.page_port:
             PageServer(config.page_host, config.page_port, process.participant.state, pages, store)
         while not process.stopping():

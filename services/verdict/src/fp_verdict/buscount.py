@@ -11,9 +11,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from fp_contracts import topics
-from fp_contracts.header import HeaderError, Kind, unpack
+from fp_contracts.header import NONE_TS, Header, HeaderError, Kind, unpack
 
 COUNTED = (topics.RTDL, topics.AUDIT, topics.CASE_TRIGGERS, topics.LABELS)
+INGRESS_KINDS = (
+    Kind.ARRIVAL_EVENT, Kind.ARRIVAL_ENTITIES, Kind.FLOW_ANCHOR, Kind.AUTH_REQUEST, Kind.TRAFFIC_OTHER,
+)  # fmt: skip
 NAMES: Mapping[Kind, str] = {
     Kind.FEATURE_SNAPSHOT: "snapshots",
     Kind.DECISION: "decisions",
@@ -22,6 +25,7 @@ NAMES: Mapping[Kind, str] = {
     Kind.CASE_TRIGGER: "triggers",
     Kind.LABEL_ASSERTION: "labels",
 }
+_KINDS = {*NAMES, *INGRESS_KINDS}
 _FRAME = struct.Struct(">qiiii")
 Place = tuple[str, int]
 
@@ -43,10 +47,16 @@ class ArchiveObject:
 
 @dataclass
 class BusCount:
-    """Fed with every record of the counted topics, in order per topic-partition."""
+    """Fed with every record of the counted topics, in order per topic-partition.
+
+    What is ordered before `since_us` (labels: `labels_since_us`) is hashed and not counted; `hashed` = topics read.
+    """
 
     tag: bytes
     objects: Sequence[ArchiveObject]
+    since_us: int = NONE_TS
+    labels_since_us: int = NONE_TS
+    hashed: Sequence[str] = COUNTED
     _seen: dict[Kind, set[tuple[str, int, int, str]]] = field(default_factory=lambda: defaultdict(set))
     _by_place: dict[Place, list[ArchiveObject]] = field(default_factory=lambda: defaultdict(list))
     _digests: dict[str, Any] = field(default_factory=dict)
@@ -57,15 +67,21 @@ class BusCount:
             self._digests[found.key] = hashlib.sha256()
 
     def take(self, topic: str, partition: int, offset: int, key: bytes | None, header: bytes, value: bytes,
-             trace: bytes | None) -> None:  # fmt: skip
-        """One record."""
+             trace: bytes | None) -> Header | None:  # fmt: skip
+        """One record; its header when it was counted for the first time."""
         self._hash(topic, partition, offset, key, header, value, trace)
         try:
             head = unpack(header)
         except HeaderError:
-            return
-        if head.run_tag == self.tag and head.kind in NAMES:
-            self._seen[head.kind].add((head.source, head.seq, partition, topic))
+            return None
+        if head.run_tag != self.tag or head.kind not in _KINDS:
+            return None
+        place = (head.source, head.seq, partition, topic)
+        since_us = self.labels_since_us if head.kind is Kind.LABEL_ASSERTION else self.since_us
+        if head.order_us < since_us or place in self._seen[head.kind]:
+            return None
+        self._seen[head.kind].add(place)
+        return head
 
     def _hash(self, topic: str, partition: int, offset: int, key: bytes | None, header: bytes, value: bytes,
               trace: bytes | None) -> None:  # fmt: skip
@@ -83,12 +99,20 @@ class BusCount:
         """Distinct (source, sequence) of this run by kind."""
         return {name: len(self._seen[kind]) for kind, name in NAMES.items()}
 
+    def ingress(self) -> int:
+        """Distinct (source, sequence) of this run on the ingress topics."""
+        return sum(len(self._seen[kind]) for kind in INGRESS_KINDS)
+
+    def requests(self) -> int:
+        """Those of them that ask for a decision."""
+        return len(self._seen[Kind.AUTH_REQUEST])
+
     def mismatches(self) -> list[str]:
-        """Objects of the counted topics whose declared content is not what the topic holds."""
+        """Objects of the topics read whose declared content is not what the topic holds."""
         return [
             f"{found.key}: not what the topic holds"
             for found in self.objects
-            if found.topic in COUNTED and self._digests[found.key].hexdigest() != found.content_digest
+            if found.topic in self.hashed and self._digests[found.key].hexdigest() != found.content_digest
         ]
 
 

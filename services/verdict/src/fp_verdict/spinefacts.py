@@ -1,29 +1,28 @@
 """Gathers the facts of P11 from tables, topics, the control log and evidence: never from memory (law 12)."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from typing import Any
 
 import orjson
 
-from fp_contracts import topics
+from fp_contracts import topics, windows
 from fp_contracts.canonical import digest_of, sha256_hex
-from fp_contracts.control import EvidenceRef, GatePassed
+from fp_contracts.control import GatePassed
 from fp_contracts.fold import RunState
 from fp_contracts.ids import run_tag
 from fp_contracts.runconfig import RunConfig
 from fp_runtime import controllog, evidence, meter, progress
 from fp_runtime.bus import Consumer, Record
-from fp_runtime.deadline import until
 from fp_runtime.evidence import EvidenceStore
 from fp_runtime.postgres import Connection, transaction, truth_breaches
 from fp_runtime.spans import Span, breaks
-from fp_verdict import governance, reconcile
-from fp_verdict.buscount import COUNTED, ArchiveObject, BusCount, Place, holes
+from fp_verdict import busfacts, governance, reconcile
+from fp_verdict.buscount import BusCount, Place
+from fp_verdict.busfacts import load_objects, scan
 from fp_verdict.reconcile import ArchiveState, SpineFacts
 from fp_verify.chain import FIRST, chain_fault, chained
 
-SCAN_S = 120.0
 READ_BACK = ("P3", "P6", "P7", "P8", "P9", "P10")
 # What changes no result: two runs that differ only here must give equal fingerprints.
 _INDIFFERENT = (
@@ -73,9 +72,11 @@ class SpineDesk:
         with closing(self._open_reader()) as reader:
             starts = {(topic, part): at for topic in topics.DATA for part, at in header.starts(topic).items()}
             ends = self._ends.setdefault(run, reader.ends(list(starts)))
-            archive, extents = self._archive_state(objects, starts, ends)
+            archive, extents = busfacts.archive_state(objects, starts, ends)
             complete = not any(found.holes for found in archive.values())
-            bus, mismatches = self._count(reader, run, objects, extents) if complete else (None, [])
+            count = BusCount(run_tag(run), objects)
+            mismatches = busfacts.count(reader, self._archive, count, extents) if complete else []
+            bus = count.counts() if complete else None
             entries, cut = self._governance(reader, state)
         if mismatches:
             first = archive[topics.RTDL]
@@ -87,45 +88,13 @@ class SpineDesk:
             reconcile.results_of(documents), baseline_pack(self._conn, run, computation), computation, rates
         )
         return SpineFacts(
-            documents=documents, unreadable=tuple(unreadable), declared_lines=_declared(state),
+            documents=documents, unreadable=tuple(unreadable), declared_lines=declared(state, windows.FIRST),
             rows=row_counts(self._conn, run), archive=archive, bus=bus, metered=spend.metered, booked=spend.booked,
             unbooked=spend.unbooked, truth_breaches=tuple(truth_breaches(self._conn)),
             report=_report(state, documents), comparison={"run": run, **pack},
             waived=any(w.waiver == "non_regression" and w.expires_us > self._now_us() for w in state.waivers),
             governance=tuple(entries), chain_fault=chain_fault(entries), cut=cut,
         )  # fmt: skip
-
-    def _archive_state(
-        self, objects: Sequence[ArchiveObject], starts: Mapping[Place, int], ends: Mapping[Place, int]
-    ) -> tuple[dict[str, ArchiveState], dict[Place, tuple[int, int]]]:
-        """(archive per topic, [start, end) of each topic-partition: to what the archive reached, beyond the end)."""
-        reached = {place: max([end, *_reaches(objects, place)]) for place, end in ends.items()}
-        found = {}
-        for topic in topics.DATA:
-            own = {place: at for place, at in starts.items() if place[0] == topic}
-            of_topic = [item for item in objects if item.topic == topic]
-            found[topic] = ArchiveState(
-                on_bus=sum(reached[place] - at for place, at in own.items()),
-                archived=sum(item.records for item in of_topic),
-                holes=tuple(holes(of_topic, own, ends)),
-            )
-        return found, {place: (at, reached[place]) for place, at in starts.items()}
-
-    def _count(
-        self, reader: Consumer, run: str, objects: Sequence[ArchiveObject], extents: Mapping[Place, tuple[int, int]]
-    ) -> tuple[dict[str, int], list[str]]:
-        count = BusCount(run_tag(run), objects)
-        for r in scan(reader, {place: extent for place, extent in extents.items() if place[0] in COUNTED}):
-            count.take(r.topic, r.partition, r.offset, r.key, r.header, r.value, r.traceparent)
-        broken = [fault for item in objects if (fault := self._fault(item)) is not None]
-        return count.counts(), count.mismatches() + broken
-
-    def _fault(self, item: ArchiveObject) -> str | None:
-        try:
-            evidence.read(self._archive, EvidenceRef(key=item.key, sha256=item.sha256, size=item.size))
-        except (evidence.EvidenceMissing, evidence.EvidenceBroken) as error:
-            return f"{item.key}: {type(error).__name__}"
-        return None
 
     def _governance(self, reader: Consumer, state: RunState) -> tuple[list[dict[str, Any]], int]:
         """Append what the control log says and the table does not yet have; (the whole log, offset read up to)."""
@@ -160,22 +129,6 @@ def run_records(reader: Consumer, state: RunState) -> list[Record]:
     return [r for r in scan(reader, {place: (state.header.pin_offset, end)}) if r.key == own]
 
 
-def scan(reader: Consumer, extents: Mapping[Place, tuple[int, int]]) -> Iterator[Record]:
-    """Every record in [first, end) of each topic-partition; TimeoutError when they do not come."""
-    left = {place: end for place, (first, end) in extents.items() if first < end}
-    reader.assign({place: extents[place][0] for place in left})
-    while left:
-        for record in until(lambda: reader.poll(500, 0.2) or None, SCAN_S, f"records of {sorted(left)}"):
-            place = (record.topic, record.partition)
-            end = left.get(place)
-            if end is None or record.offset >= end:
-                continue
-            yield record
-            if record.offset == end - 1:
-                del left[place]
-                reader.pause([place])
-
-
 def read_documents(store: EvidenceStore, state: RunState) -> tuple[dict[tuple[str, str], dict[str, Any]], list[str]]:
     """(documents of the passed gates that P11 reads, refs of P1–P10 that cannot be read back)."""
     documents: dict[tuple[str, str], dict[str, Any]] = {}
@@ -193,16 +146,6 @@ def read_documents(store: EvidenceStore, state: RunState) -> tuple[dict[tuple[st
                 name = ref.key.rpartition("/")[2].removesuffix(".json")
                 documents[phase, name] = orjson.loads(body)
     return documents, unreadable
-
-
-def load_objects(conn: Connection, run: str) -> list[ArchiveObject]:
-    """Every recorded archive object of a run, by topic, partition and offset."""
-    rows = conn.execute(
-        "SELECT topic, part, first_offset, next_offset, key, sha256, size, records, content_digest"
-        " FROM rtdl.archive_object WHERE run = %s ORDER BY topic, part, first_offset",
-        (run,),
-    )
-    return [ArchiveObject(*row) for row in rows.fetchall()]
 
 
 def row_counts(conn: Connection, run: str) -> dict[str, int]:
@@ -259,16 +202,13 @@ def computation_of(config: RunConfig) -> str:
                       if name not in _INDIFFERENT})  # fmt: skip
 
 
-def _declared(state: RunState) -> int:
+def declared(state: RunState, window: int) -> int:
+    """Lines that wsp declared up to the end of a window, over all ingress lanes; 0 before it ended."""
     assert state.header is not None
-    if not state.windows_ended:
+    if window not in state.windows_ended:
         return 0
-    lanes = state.windows_ended[max(state.windows_ended)].lane_seqs
+    lanes = state.windows_ended[window].lane_seqs
     return sum(lanes.get(str(lane), 0) for lane in range(state.header.config.lanes))
-
-
-def _reaches(objects: Sequence[ArchiveObject], place: Place) -> list[int]:
-    return [item.next_offset for item in objects if (item.topic, item.partition) == place]
 
 
 def _report(state: RunState, documents: reconcile.Documents) -> dict[str, Any]:
