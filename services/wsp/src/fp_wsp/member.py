@@ -10,6 +10,7 @@ from fp_contracts.evaluation import Evaluation
 from fp_contracts.fold import RunState
 from fp_contracts.ingress import EVENT_CLASSES
 from fp_contracts.runconfig import RunHeader
+from fp_contracts.windows import FIRST, may_begin
 from fp_runtime.controllog import Event, header_pins
 from fp_runtime.errors import UserError
 from fp_runtime.evidence import EvidenceStore, put_json
@@ -108,7 +109,7 @@ class WindowStore:
 
 
 def serve(settings: WspSettings, shared: Shared, store: EvidenceStore, process: Process, state: RunState) -> None:
-    """Stream every window of a run once READY was published; then wait until the run is over."""
+    """Stream every window of a run as it may begin: the first at READY; then wait until the run is over."""
     header = state.header
     assert header is not None
     shared.run = ""
@@ -126,7 +127,9 @@ def serve(settings: WspSettings, shared: Shared, store: EvidenceStore, process: 
     world = open_world(settings.oracle_url, header.config.manifest_fingerprint, settings.s3_endpoint)
     try:
         last: Mapping[int, int] = {}
-        for number in range(1, len(header.config.windows) + 1):
+        for number in range(FIRST, len(header.config.windows) + 1):
+            if not participant.wait_until(partial(may_begin, window=number), process.stopping):
+                return
             done = _stream_window(settings, shared, store, process.turn, conn, world, header, number, last, stopping)
             if done is None:
                 return
