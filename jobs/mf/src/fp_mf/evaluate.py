@@ -62,7 +62,7 @@ def train(
     Errors: Blocked B14 when the windows do not carry a training or a model answers what is no number.
     """
     parts = split(table, request.split, request.floors)
-    settings = boosting_for(parts.train.frauds, request.boosting)
+    settings = boosting_for(len(parts.train.labels), parts.train.frauds, request.boosting)
     body, curve = _fit(request, parts, settings, progress)
     model = open_model(request.family, body)
     scores = _scores(model, parts.test, "candidate")

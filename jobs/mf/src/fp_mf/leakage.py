@@ -10,6 +10,7 @@ from typing import TypeAlias
 import numpy as np
 from sklearn.metrics import average_precision_score  # type: ignore[import-untyped]
 
+from fp_mf.metrics import random_ap
 from fp_mf.progress import Progress
 from fp_mf.split import Split
 
@@ -60,8 +61,8 @@ def shuffle_check(split: Split, fit_and_score: FitAndScore, seed: int, progress:
 
 
 def _null_limit(labels: np.ndarray, draw: np.random.Generator) -> float:
-    ranks = np.arange(len(labels), dtype=np.float64)
-    values = [average_precision_score(draw.permutation(labels), ranks) for _ in range(_NULL_DRAWS)]
+    frauds, rows = int(labels.sum()), len(labels)
+    values = [random_ap(frauds, rows, draw) for _ in range(_NULL_DRAWS)]
     return float(np.percentile(values, _NULL_QUANTILE))
 
 

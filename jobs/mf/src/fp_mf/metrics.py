@@ -108,15 +108,34 @@ def measure(
 
 
 def ap_band(labels: np.ndarray, scores: np.ndarray, seed: int) -> tuple[float, float]:
-    """The middle 95 % of the average precision over resampled windows (frauds and others resampled apart)."""
-    draw = np.random.default_rng(seed)
-    frauds, others = np.flatnonzero(labels), np.flatnonzero(labels == 0)
+    """The middle 95 % of the average precision over resampled windows (frauds and others resampled apart).
+
+    Sorted once: a resample is a weight per row, which is a hundred times cheaper than sorting each.
+    """
+    draw, order = np.random.default_rng(seed), np.argsort(-scores, kind="stable")
+    truth, ends = labels[order] > 0, np.append(np.flatnonzero(np.diff(scores[order])), len(scores) - 1)
+    frauds, others = np.flatnonzero(truth), np.flatnonzero(~truth)
     values = []
     for _ in range(_RESAMPLES):
-        rows = np.concatenate([draw.choice(frauds, len(frauds)), draw.choice(others, len(others))])
-        values.append(average_precision_score(labels[rows], scores[rows]))
+        weights = np.zeros(len(scores))
+        for rows in (frauds, others):
+            weights[rows] = np.bincount(draw.integers(0, len(rows), len(rows)), minlength=len(rows))
+        values.append(_weighted_ap(truth, weights, ends))
     low, high = np.percentile(values, _BAND)
     return float(low), float(high)
+
+
+def _weighted_ap(truth: np.ndarray, weights: np.ndarray, ends: np.ndarray) -> float:
+    """Average precision of rows in order of falling score; `ends` are the last rows of equal scores."""
+    found, seen = np.cumsum(weights * truth)[ends], np.cumsum(weights)[ends]
+    precision = np.divide(found, seen, out=np.zeros_like(found), where=seen > 0)
+    return float(np.sum(np.diff(found, prepend=0.0) * precision) / found[-1])
+
+
+def random_ap(frauds: int, rows: int, draw: np.random.Generator) -> float:
+    """Average precision of one order at random."""
+    places = np.sort(draw.choice(rows, frauds, replace=False)) + 1
+    return float(np.mean(np.arange(1, frauds + 1) / places))
 
 
 def thresholds_for(scores: np.ndarray, budgets: ActionBudgets) -> Thresholds:

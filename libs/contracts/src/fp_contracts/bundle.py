@@ -92,8 +92,12 @@ class Floors(Closed):
 
 
 class Boosting(Closed):
-    """Hyperparameters of gradient boosting (`_milli` = thousandths); None in a request = chosen by the train frauds."""
+    """Hyperparameters of gradient boosting (`_milli` = thousandths); None in a request = chosen by the train window.
 
+    `method`: exact splits, or `hist` (256 bins a feature) where rows are too many for them.
+    """
+
+    method: Literal["exact", "hist"] = "exact"
     trees: int = Field(default=100, ge=1, le=5_000)
     max_depth: int = Field(default=5, ge=1, le=16)
     eta_milli: int = Field(default=100, ge=1, le=1_000)
