@@ -41,12 +41,19 @@ class JoinStatus(StrEnum):
 
 
 class Degrade(StrEnum):
-    """Why a snapshot or a decision is degraded: always explicit (law 8)."""
+    """Why a snapshot or a decision is degraded: always explicit (law 8).
+
+    MODEL_MISSING: none is active. MODEL_UNUSABLE: the active one cannot serve. MODEL_FALLBACK: its named fallback
+    decides. MODEL_ERRORED: it has no score for this payment.
+    """
 
     JOIN_TIMEOUT = "JOIN_TIMEOUT"
     WINDOW_END = "WINDOW_END"
     FLOW_REBIND = "FLOW_REBIND"
     MODEL_MISSING = "MODEL_MISSING"
+    MODEL_UNUSABLE = "MODEL_UNUSABLE"
+    MODEL_FALLBACK = "MODEL_FALLBACK"
+    MODEL_ERRORED = "MODEL_ERRORED"
     RULE_ERRORED = "RULE_ERRORED"
 
 

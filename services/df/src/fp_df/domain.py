@@ -19,6 +19,10 @@ INTENTS: Mapping[Action, str] = {
 }
 
 SCHEMA_MISMATCH = "FEATURE_SCHEMA_MISMATCH"
+SCORE_REASONS: Mapping[Action, tuple[str, ...]] = {
+    Action.ALLOW: (), Action.STEP_UP: ("SCORE_STEP_UP",), Action.REVIEW: ("SCORE_REVIEW",),
+    Action.BLOCK: ("SCORE_BLOCK",),
+}  # fmt: skip
 FACTS = (*CORE_V1.names, "degraded")
 """What rules may ask for."""
 NO_REASONS: tuple[str, ...] = ()
@@ -33,6 +37,25 @@ class Switch:
     policy: Policy
 
 
+class Scored(NamedTuple):
+    """What a model says of one payment: its score in [0, 1] (None = it has none) and the action that asks for."""
+
+    score: float | None
+    action: Action
+
+
+class Advice(NamedTuple):
+    """The model side of one decision: the bundle in force (None = guardrails only), what it says, and why not more."""
+
+    bundle_ref: str | None
+    scored: Scored | None
+    reason: str | None
+
+
+GUARDRAILS = Advice(None, None, Degrade.MODEL_MISSING.value)
+_BY_GUARDRAILS = Action.ALLOW, (Degrade.MODEL_MISSING.value,), Posture.GUARDRAILS_ONLY
+
+
 class Decided(NamedTuple):
     """One decision. `vector` is the whole feature vector; `action_id` is None when nothing is to be done."""
 
@@ -45,6 +68,8 @@ class Decided(NamedTuple):
     policy_rev: str
     action_id: str | None
     escalated: bool
+    bundle_ref: str | None
+    score: float | None
 
 
 def policy_at(switches: Sequence[Switch], order_us: int) -> Policy:
@@ -62,9 +87,10 @@ def full_vector(snapshot: Snapshot, account: AccountState, order_us: int) -> tup
 
 
 def judge(
-    schema_digest: str, degrade_reasons: Sequence[str], vector: Sequence[float], policy: Policy
-) -> tuple[Action, tuple[str, ...], Posture]:
-    """Action, reasons and posture of a payment. No model decides yet: GUARDRAILS_ONLY, and it says so."""
+    schema_digest: str, degrade_reasons: Sequence[str], vector: Sequence[float], policy: Policy,
+    advice: Advice = GUARDRAILS,
+) -> tuple[Action, tuple[str, ...], Posture]:  # fmt: skip
+    """Action, reasons and posture of a payment: of guardrails and model the stronger action wins."""
     if schema_digest != CORE_V1.schema_digest:
         return Action.BLOCK, (SCHEMA_MISMATCH,), Posture.FAIL_CLOSED
     values = (*vector, 1.0 if degrade_reasons else 0.0)
@@ -72,21 +98,47 @@ def judge(
         action, reasons = Action.ALLOW, NO_REASONS
     else:
         action, reasons = decide(policy, dict(zip(FACTS, values, strict=True)))
+    asked, codes, posture = _BY_GUARDRAILS if advice is GUARDRAILS else _by_model(policy, advice)
+    if asked is not Action.ALLOW:
+        action = stronger(action, asked)
     if degrade_reasons:
         # Unknown is never approval: a payment whose parts did not come is at least stepped up.
         action = stronger(action, Action.STEP_UP)
-        return action, (*reasons, *degrade_reasons, Degrade.MODEL_MISSING.value), Posture.DEGRADED_CONTEXT
-    return action, (*reasons, Degrade.MODEL_MISSING.value), Posture.GUARDRAILS_ONLY
+        if posture is not Posture.FAIL_CLOSED:
+            posture = Posture.DEGRADED_CONTEXT
+        return action, (*reasons, *degrade_reasons, *codes), posture
+    return action, (*reasons, *codes), posture
 
 
-def make_decision(run: str, snapshot: Snapshot, vector: tuple[float, ...], policy: Policy) -> Decided:
-    """The decision on one payment; a pure function of the snapshot, the whole feature vector and the policy."""
-    action, reasons, posture = judge(snapshot.schema_digest, snapshot.degrade_reasons, vector, policy)
-    decision_id = ids.decision_id(run, snapshot.event_id, snapshot.origin)
+def _by_model(policy: Policy, advice: Advice) -> tuple[Action, tuple[str, ...], Posture]:
+    """What the model side asks for. A model that should decide and cannot is an unknown, and so never an approval."""
+    why = () if advice.reason is None else (advice.reason,)
+    if advice.bundle_ref is None:
+        asked = Action.STEP_UP if advice.reason == Degrade.MODEL_UNUSABLE else Action.ALLOW
+        return asked, why, Posture.GUARDRAILS_ONLY
+    if advice.scored is None or advice.scored.score is None:
+        return Action(policy.errored_action), (Degrade.MODEL_ERRORED.value, *why), Posture.FAIL_CLOSED
+    asked = advice.scored.action
+    return asked, (*SCORE_REASONS[asked], *why), Posture.NORMAL
+
+
+def make_decision(
+    run: str, snapshot: Snapshot, vector: tuple[float, ...], policy: Policy, advice: Advice = GUARDRAILS
+) -> Decided:
+    """The decision on one payment; a pure function of snapshot, whole feature vector, policy and what the model says.
+
+    Under another schema no bundle is in force: what it would say of these numbers means nothing.
+    """
+    if snapshot.schema_digest != CORE_V1.schema_digest:
+        advice = GUARDRAILS
+    action, reasons, posture = judge(snapshot.schema_digest, snapshot.degrade_reasons, vector, policy, advice)
+    decision_id = ids.decision_id(run, snapshot.event_id, snapshot.origin, advice.bundle_ref)
     kind = INTENTS.get(action)
     action_id = None if kind is None else derive.action_id(decision_id, kind)
+    score = None if advice.scored is None else advice.scored.score
     return Decided(
-        decision_id, snapshot, vector, action, reasons, posture, policy.policy_rev, action_id, escalates(policy, action)
+        decision_id, snapshot, vector, action, reasons, posture, policy.policy_rev, action_id,
+        escalates(policy, action), advice.bundle_ref, score,
     )  # fmt: skip
 
 

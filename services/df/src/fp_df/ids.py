@@ -18,9 +18,9 @@ def _decision_head(run: str) -> bytes:
 
 
 @lru_cache(maxsize=256)
-def _origin_head(topic: str, partition: int) -> bytes:
-    """The absent bundle, topic and partition of an origin."""
-    return framed("", topic, str(partition))
+def _origin_head(bundle_ref: str | None, topic: str, partition: int) -> bytes:
+    """The bundle, topic and partition of an origin."""
+    return framed(bundle_ref or "", topic, str(partition))
 
 
 @lru_cache(maxsize=64)
@@ -28,14 +28,14 @@ def _audit_head(run: str, chain: str) -> bytes:
     return framed("audit", run, chain)
 
 
-def decision_id(run: str, source_event_id: str, origin: tuple[str, int, int]) -> str:
-    """derive.decision_id without a bundle."""
+def decision_id(run: str, source_event_id: str, origin: tuple[str, int, int], bundle_ref: str | None = None) -> str:
+    """As derive.decision_id."""
     topic, partition, offset = origin
     event, tail = source_event_id.encode(), b"%d" % offset
     framed_id = b"".join(
         (
-            _decision_head(run), len(event).to_bytes(4, "big"), event, _origin_head(topic, partition),
-            len(tail).to_bytes(4, "big"), tail,
+            _decision_head(run), len(event).to_bytes(4, "big"), event,
+            _origin_head(bundle_ref, topic, partition), len(tail).to_bytes(4, "big"), tail,
         )
     )  # fmt: skip
     return hashlib.sha256(framed_id).hexdigest()[:32]

@@ -9,6 +9,7 @@ import orjson
 from fp_contracts.header import NONE_TS
 from fp_df import audit
 from fp_df.domain import Decided
+from fp_df.serving import Served
 from fp_runtime.eventtime.merge import Cursor, InputKey
 from fp_runtime.outbox import Queued
 from fp_runtime.quarantine import Quarantined
@@ -26,22 +27,27 @@ class Truth:
     next_offset: int = 0
     open_gaps: int = 0
     switched: Mapping[int, int] = field(default_factory=dict)
-    """Position in the plan's switches -> merged n at which it took effect: the heads below its event time."""
+    """Place in the plan's switches -> merged n at which it took effect: the heads below its event time."""
+    serving: Mapping[int, Served] = field(default_factory=dict)
+    """Place of a bundle's switch (0 = the run's beginning) -> what decides from there on, once and for all."""
 
     def to_bytes(self) -> bytes:
         """The document of ops.progress."""
         seqs = [[topic, part, seq] for (topic, part), seq in sorted(self.seqs.items())]
         switched = sorted(self.switched.items())
+        serving = [[place, served.document()] for place, served in sorted(self.serving.items())]
         return orjson.dumps(
-            [seqs, self.chain_seq, self.chain_hash, self.horizon_us, self.next_offset, self.open_gaps, switched]
-        )
+            [seqs, self.chain_seq, self.chain_hash, self.horizon_us, self.next_offset, self.open_gaps, switched,
+             *([serving] if serving else ())]
+        )  # fmt: skip
 
     @classmethod
     def from_bytes(cls, n: int, raw: bytes) -> "Truth":
         """What `to_bytes` wrote."""
-        seqs, chain_seq, chain_hash, horizon_us, next_offset, gaps, switched = orjson.loads(raw)
+        seqs, chain_seq, chain_hash, horizon_us, next_offset, gaps, switched, *more = orjson.loads(raw)
         places = {(topic, part): seq for topic, part, seq in seqs}
-        return cls(n, places, chain_seq, chain_hash, horizon_us, next_offset, gaps, dict(switched))
+        serving = {place: Served.of_document(document) for place, document in (more[0] if more else ())}
+        return cls(n, places, chain_seq, chain_hash, horizon_us, next_offset, gaps, dict(switched), serving)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,23 +2,28 @@
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 
-from fp_contracts.control import PolicySwitched
+from fp_contracts.control import BundleSwitched, PolicySwitched
 from fp_contracts.evaluation import Evaluation
 from fp_contracts.fold import RunState
 from fp_df import facts
 from fp_df.act_adapters import HttpActuator, PgActions
 from fp_df.actions import Actor
 from fp_df.adapters import PgStore
+from fp_df.bundles import Bundles
 from fp_df.catalogue import Catalogue
 from fp_df.domain import Switch
 from fp_df.gates import evaluate_p9
+from fp_df.models import Models
+from fp_df.partition import Partition
 from fp_df.plan import ACTIONS_STAGE, STAGE, RunPlan, plan_of
 from fp_df.service import Decider
 from fp_df.settings import DfSettings
 from fp_runtime.bus import FetchProfile
 from fp_runtime.controllog import Event
+from fp_runtime.evidence import open_store
 from fp_runtime.kafka import open_consumer, open_producer
 from fp_runtime.participant import Evaluate, Participant
 from fp_runtime.postgres import connect
@@ -49,7 +54,7 @@ class Shared:
         return {} if self.decider is None else self.decider.metrics()
 
     def react(self, state: RunState) -> Sequence[Event]:
-        """policy_switched for every partition whose frontier passed a pinned switch."""
+        """policy_switched or bundle_switched for every partition whose frontier passed a pinned switch."""
         decider, plan = self.decider, self.plan
         if decider is None or plan is None or plan.run != state.platform_run_id:
             return ()  # the control thread may already follow the next run
@@ -58,14 +63,31 @@ class Shared:
             for position, n in tuple(partition.switched.items()):
                 if (part, position) not in self.reported:
                     self.reported.add((part, position))
-                    switch = plan.switches[position]
-                    event = PolicySwitched(
-                        policy_rev=switch.policy.policy_rev, effective_us=switch.effective_us, partition=part,
-                        merged_n=n,
-                    )  # fmt: skip
-                    if event not in state.switched:  # said before the last restart
-                        events.append((event, (str(part), str(switch.effective_us))))
+                    event = switch_event(plan, partition, position, n)
+                    if event is None or event in state.switched or event in state.bundles:
+                        continue  # nothing changed, or it was said before the last restart
+                    events.append((event, (str(part), str(event.effective_us))))
         return events
+
+
+def switch_event(plan: RunPlan, partition: Partition, place: int, n: int) -> PolicySwitched | BundleSwitched | None:
+    """What a partition reports of a switch that it passed; None when the registry left there what decided before."""
+    if place < len(plan.switches):
+        switch = plan.switches[place]
+        return PolicySwitched(
+            policy_rev=switch.policy.policy_rev, effective_us=switch.effective_us, partition=partition.part, merged_n=n
+        )
+    assert plan.bundles is not None
+    serving = partition.serving
+    served = serving[place]
+    before = max((earlier for earlier in serving if earlier < place), default=None)
+    if served.revision == (0 if before is None else serving[before].revision):
+        return None
+    return BundleSwitched(
+        bundle_slot=plan.bundles.scope.bundle_slot, revision=served.revision, bundle_ref=served.ref,
+        source=served.source, effective_us=plan.switch_times()[place], partition=partition.part, merged_n=n,
+        reason=served.reason,
+    )  # fmt: skip
 
 
 def act(settings: DfSettings, catalogue: Catalogue, shared: ActShared, process: Process, state: RunState) -> None:
@@ -121,25 +143,38 @@ def announced(participant: Participant) -> Callable[[Switch], bool]:
     return check
 
 
+def bundles_of(settings: DfSettings, plan: RunPlan, closing: ExitStack) -> Bundles | None:
+    """What decides beside the guardrails in this run; its own consumer, closed with the run. None = nothing can."""
+    if plan.bundles is None:
+        return None
+    consumer = open_consumer(settings, "fp.df.registry", fetch=FetchProfile.CONTROL)
+    closing.callback(consumer.close)
+    return Bundles(plan.bundles, consumer, models_of(settings), time.monotonic)
+
+
+def models_of(settings: DfSettings) -> Models:
+    """The bundles of the learning store; it is opened when the first one is asked for."""
+    return Models(lambda: open_store(settings.learning_url or settings.archive_url, settings.s3_endpoint))
+
+
 def serve(settings: DfSettings, catalogue: Catalogue, shared: Shared, process: Process, state: RunState) -> None:
     """Work on one run until it is over or the process is asked to stop."""
     assert state.header is not None
     plan = plan_of(state.header, catalogue)
-    conn = connect(settings.pg_dsn, f"{settings.instance}/data")
-    consumer = open_consumer(settings, "fp.df", fetch=FetchProfile.LOW_LATENCY)
-    producer = open_producer(settings)
-    try:
+    with ExitStack() as closing:
+        conn = connect(settings.pg_dsn, f"{settings.instance}/data")
+        closing.callback(conn.close)
+        producer = open_producer(settings)
+        closing.callback(producer.close)
+        consumer = open_consumer(settings, "fp.df", fetch=FetchProfile.LOW_LATENCY)
+        closing.callback(consumer.close)
+        closing.callback(setattr, shared, "decider", None)
         decider = Decider(
             plan, plan.owned(STAGE, settings.ordinal), PgStore(conn, plan.run, settings.instance), consumer, producer,
-            announced(process.participant), time.monotonic,
+            announced(process.participant), time.monotonic, bundles_of(settings, plan, closing),
         )  # fmt: skip
         shared.plan, shared.decider, shared.reported = plan, decider, set()
         while not process.stopping() and not process.participant.run_over():
             process.turn()
             decider.turn()
         decider.finish()
-    finally:
-        shared.decider = None
-        consumer.close()
-        producer.close()
-        conn.close()

@@ -1,19 +1,22 @@
 """One owned rtdl partition: snapshots in, decisions out; what a transaction and a checkpoint keep. No I/O."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 from fp_contracts import topics
 from fp_contracts.canonical import trusted_bytes
-from fp_contracts.header import Header, HeaderError, Kind, unpack
+from fp_contracts.header import NONE_TS, Header, HeaderError, Kind, unpack
 from fp_contracts.reasons import Quarantine
 from fp_contracts.records import RecordError
 from fp_df import domain, payloads
-from fp_df.domain import Decided
+from fp_df.domain import Decided, Scored
 from fp_df.marks import Batch, DecisionRow, StateMark, Truth
 from fp_df.plan import INPUTS, RunPlan
+from fp_df.policy import Policy
 from fp_df.records import RecordWriter
+from fp_df.serving import NOTHING, Served, advice
 from fp_df.snapshot import Snapshot, read_snapshot
-from fp_features import AccountState
+from fp_features import CORE_V1, AccountState
 from fp_runtime.bus import Record
 from fp_runtime.errors import Poison
 from fp_runtime.eventtime.merge import Head, PartitionMerge
@@ -23,12 +26,35 @@ RANK_SNAPSHOT = 1
 _NOT_FOR_US = frozenset({Kind.DECISION, Kind.ACTION_OUTCOME, Kind.ACTION_INTENT, Kind.CANARY})
 
 
+def _no_bundle(_: int) -> Served:
+    return NOTHING
+
+
+@dataclass(slots=True)
+class Case:
+    """One payment in its order, to be decided. Where `served` names a bundle, its score is put in first."""
+
+    n: int
+    snapshot: Snapshot
+    vector: tuple[float, ...]
+    policy: Policy
+    order_us: int
+    offset: int
+    trace: bytes | None
+    served: Served
+    scored: Scored | None = None
+
+
 class Partition:
-    """Merge, account state and decisions of one partition. Heads up to the truth's n are re-fed, never re-decided."""
+    """Merge, account state and decisions of one partition. Heads up to the truth's n are re-fed, never re-decided.
+
+    `served` tells what decides from a settled switch on, or from the beginning (NONE_TS).
+    """
 
     def __init__(
-        self, plan: RunPlan, part: int, truth: Truth, mark: StateMark | None, accounts: Mapping[str, bytes]
-    ) -> None:
+        self, plan: RunPlan, part: int, truth: Truth, mark: StateMark | None, accounts: Mapping[str, bytes],
+        served: Callable[[int], Served] = _no_bundle,
+    ) -> None:  # fmt: skip
         self.part = part
         self._plan = plan
         self._truth = truth
@@ -47,13 +73,24 @@ class Partition:
         self._limit = PoisonLimit()
         self._batch = Batch(part, truth.n)
         self._passed = dict(truth.switched)
-        self._due = [(at, place) for place, at in enumerate(plan.switch_times()) if place and place not in self._passed]
+        self._due = sorted(
+            (at, place) for place, at in enumerate(plan.switch_times()) if place and place not in self._passed
+        )
+        self._served = served
+        self._serving = dict(truth.serving)
+        if not self._serving and (first := served(NONE_TS)).revision:
+            self._serving[0] = first
+        self._now = self._serving[max(self._serving)] if self._serving else NOTHING
+        self.cases: list[Case] = []
+        """Payments taken in order and not yet decided: `drain` decides them."""
         self._hold_us: int | None = None
         self.counts: dict[str, int] = {}
         self.foreign = 0
         """Records of other runs, passed over."""
         self.switched: Mapping[int, int] = truth.switched
         """As `Truth.switched`, of what was drained; replaced as a whole, so another thread may read it."""
+        self.serving: Mapping[int, Served] = truth.serving
+        """As `Truth.serving`; it always knows the bundles' places of `switched`."""
 
     @property
     def start(self) -> int:
@@ -105,7 +142,7 @@ class Partition:
             raise Poison(Quarantine.CONTRACT_BROKEN, fault)
 
     def advance(self, limit: int, hold_us: int | None) -> int:
-        """Decide up to `limit` released heads; how many. `hold_us` = the merge stops there until a switch is known."""
+        """Take up to `limit` released heads in order; how many. `hold_us` = the merge stops there for a switch."""
         self._hold_us = hold_us
         heads = self._merge.take(limit, hold_us)
         for head in heads:
@@ -123,8 +160,8 @@ class Partition:
         if self._n <= self._decided_n:
             return
         policy = domain.policy_at(self._plan.switches, head.order_us)
-        decided = domain.make_decision(self._plan.run, snapshot, vector, policy)
-        self._record(decided, head.offset, head.order_us, traceparent)
+        served = self._now if snapshot.schema_digest == CORE_V1.schema_digest else NOTHING
+        self.cases.append(Case(self._n, snapshot, vector, policy, head.order_us, head.offset, traceparent, served))
 
     def _account(self, name: str | None) -> AccountState:
         if name is None:
@@ -135,16 +172,24 @@ class Partition:
             account = self._accounts[name] = AccountState()
         return account
 
-    def _record(self, decided: Decided, offset: int, order_us: int, trace: bytes | None) -> None:
+    def _decide(self) -> None:
+        run = self._plan.run
+        for case in self.cases:
+            said = advice(case.served, case.scored)
+            self._record(case, domain.make_decision(run, case.snapshot, case.vector, case.policy, said))
+        self.cases.clear()
+
+    def _record(self, case: Case, decided: Decided) -> None:
         write, batch, run = self._writer.write, self._batch, self._plan.run
+        order_us, trace = case.order_us, case.trace
         key = decided.snapshot.account_id or decided.snapshot.flow_id
-        rendered = payloads.render(decided, self.part, offset)
+        rendered = payloads.render(decided, self.part, case.offset)
         link, payload = payloads.decided_link(
             run, self._chain, self._chain_seq + 1, self._chain_hash, decided, rendered
         )
         self._chain_seq, self._chain_hash = link.chain_seq, link.record_hash
         queued = write(Kind.DECISION, decided.decision_id, key, order_us, rendered.payload, trace)
-        batch.rows.append(DecisionRow(self._n, queued.seq, decided, rendered.fingerprint))
+        batch.rows.append(DecisionRow(case.n, queued.seq, decided, rendered.fingerprint))
         batch.links.append(link)
         batch.queued += (queued, write(Kind.AUDIT_RECORD, link.audit_id, key, order_us, payload, trace))
         if decided.escalated:
@@ -158,29 +203,34 @@ class Partition:
 
     def has_effects(self) -> bool:
         """Whether anything but progress waits for `drain`."""
-        return bool(self._batch.rows or self._batch.quarantined)
+        return bool(self.cases or self._batch.quarantined)
 
     def drain(self) -> Batch | None:
-        """The effects since the last call with the progress to commit; None when the truth did not move."""
+        """Decide what was taken; the effects with the progress to commit, None when the truth did not move."""
+        self._decide()
         horizon = self._merge.horizon_us
         if self._hold_us is None or horizon < self._hold_us:
             self._pass_switches(horizon)
         truth = Truth(
             max(self._n, self._decided_n), dict(self._writer.seqs), self._chain_seq, self._chain_hash, horizon,
-            self._next_offset, sum(self._merge.open_gaps().values()), dict(self._passed),
+            self._next_offset, sum(self._merge.open_gaps().values()), dict(self._passed), dict(self._serving),
         )  # fmt: skip
-        if self._n < self._decided_n or (truth == self._truth and not self.has_effects()):
+        if self._n < self._decided_n or (truth == self._truth and not self._batch.rows and not self._batch.quarantined):
             return None
         batch, self._batch = self._batch, Batch(self.part, truth.n)
         batch.truth = self._truth = truth
         self._decided_n = truth.n
+        self.serving = truth.serving
         self.switched = truth.switched
         return batch
 
     def _pass_switches(self, order_us: int) -> None:
         """All heads so far lie below `order_us`: switches up to there took effect after them, however they batch."""
         while self._due and self._due[0][0] <= order_us:
-            self._passed[self._due.pop(0)[1]] = self._n
+            at, place = self._due.pop(0)
+            self._passed[place] = self._n
+            if place >= len(self._plan.switches):
+                self._now = self._serving[place] = self._served(at)
 
     def checkpoint(self) -> tuple[StateMark, int, dict[str, bytes]] | None:
         """(mark, n it follows, changed account states) of what was decided so far; None when nothing moved."""
@@ -192,6 +242,11 @@ class Partition:
         expected, self._saved_n, self._saved_resume = self._saved_n, self._n, resume
         self._changed.clear()
         return mark, expected, states
+
+    @property
+    def in_use(self) -> Served:
+        """What decides at the last drained position."""
+        return self.serving[max(self.serving)] if self.serving else NOTHING
 
     def horizon_us(self) -> int:
         """Everything below it is decided and nothing below it can come."""

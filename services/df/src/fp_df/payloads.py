@@ -36,7 +36,8 @@ def render(decided: Decided, part: int, offset: int) -> Rendered:
     event_id, digest = _text(snapshot.event_id), snapshot.snapshot_hash
     head = (
         f'{{"account_id":{_text(snapshot.account_id)},"action":"{decided.action}",'
-        f'"amount_minor":{payment.amount_minor},"bundle_ref":null,"currency":"{snapshot.currency}",'
+        f'"amount_minor":{payment.amount_minor},"bundle_ref":{_text(decided.bundle_ref)},'
+        f'"currency":"{snapshot.currency}",'
     )
     middle = (
         f'"event_us":{payment.ts_us},"feature_vector":"{vector_text(pack(decided.vector))}",'
@@ -44,7 +45,8 @@ def render(decided: Decided, part: int, offset: int) -> Rendered:
     )
     tail = (
         f'"merchant_id":{_text(payment.merchant_id)},"policy_rev":{_text(decided.policy_rev)},'
-        f'"posture":"{decided.posture}","reason_codes":{_codes(decided.reasons)},"score":null,'
+        f'"posture":"{decided.posture}","reason_codes":{_codes(decided.reasons)},'
+        f'"score":{_score(decided.score)},'
     )
     compared = f'{head}{middle}{tail}"snapshot_hash":"{digest}","subject":{event_id}}}'
     source_event = f'{{"event_id":{event_id},"origin":{_origin(snapshot.origin)}}}'
@@ -62,7 +64,7 @@ def decided_link(
     """The DECIDED audit link of a decision and its payload; equal to `audit.link` of the same fields."""
     audit_id = ids.audit_id(run, chain, chain_seq)
     head = (
-        f'{{"action_id":null,"audit_id":"{audit_id}","bundle_ref":null,'
+        f'{{"action_id":null,"audit_id":"{audit_id}","bundle_ref":{_text(decided.bundle_ref)},'
         f'"chain":"{chain}","chain_seq":{chain_seq},"content_fingerprint":"{rendered.fingerprint}",'
         f'"decision_id":"{decided.decision_id}","kind":"DECIDED","policy_rev":{_text(decided.policy_rev)},'
         f'"prev_hash":"{prev_hash}",'
@@ -78,6 +80,11 @@ def _intent(decided: Decided) -> str:
         return ""
     one = f'"{decided.action_id}"'
     return f'{{"action_id":{one},"idempotency_key":{one},"kind":"{INTENTS[decided.action]}","origin":"DF"}}'
+
+
+def _score(score: float | None) -> str:
+    """A score as the vector of one that it is: packed bits, so that no way of writing numbers is part of a hash."""
+    return "null" if score is None else f'"{vector_text(pack((score,)))}"'
 
 
 def _origin(origin: Origin) -> str:

@@ -1,4 +1,4 @@
-"""What df takes from a run's header: pins, policies with their switch times, members, start offsets. Pure."""
+"""What df takes from a run's header: pins, policies and bundles with their switch times, members, starts. Pure."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -6,11 +6,15 @@ from dataclasses import dataclass
 from fp_contracts import topics
 from fp_contracts.header import NONE_TS
 from fp_contracts.ids import run_tag
+from fp_contracts.partition import partition_of
 from fp_contracts.records import Pins
+from fp_contracts.registry import SERVED_CAPABILITIES, scope_of, switch_times
+from fp_contracts.resolution import Serving
 from fp_contracts.runconfig import RunConfig, RunHeader
 from fp_contracts.services import owned_partitions
 from fp_df.domain import Switch
 from fp_df.policy import Policy
+from fp_df.serving import BundlePlan
 from fp_runtime.errors import UserError
 from fp_runtime.eventtime.merge import InputKey
 
@@ -29,6 +33,8 @@ class RunPlan:
     starts: Mapping[int, int]
     members: Mapping[str, int]
     window_end_us: int
+    bundles: BundlePlan | None = None
+    """None = guardrails only, and no registry is read."""
 
     @property
     def run(self) -> str:
@@ -36,8 +42,15 @@ class RunPlan:
         return self.pins.platform_run_id
 
     def switch_times(self) -> tuple[int, ...]:
-        """Event time (µs) of each switch, ascending; the first is that of the initial policy, before everything."""
-        return tuple(switch.effective_us for switch in self.switches)
+        """Event time (µs) of each switch by place: policies, ascending from the initial one, then bundles, ascending.
+
+        A bundle's place never changes what the places of policies are.
+        """
+        return (*(switch.effective_us for switch in self.switches), *self.bundle_times())
+
+    def bundle_times(self) -> tuple[int, ...]:
+        """Event times (µs) at which the registry may change what decides."""
+        return () if self.bundles is None else self.bundles.times
 
     def owned(self, stage: str, ordinal: int) -> tuple[int, ...]:
         """rtdl partitions of a member of a stage."""
@@ -65,6 +78,25 @@ def plan_of(header: RunHeader, known: Mapping[str, tuple[Policy, str]]) -> RunPl
         starts=header.starts(topics.RTDL),
         members=config.members,
         window_end_us=config.windows[-1].end_us,
+        bundles=_bundles(header),
+    )
+
+
+def _bundles(header: RunHeader) -> BundlePlan | None:
+    """Bundles decide in full runs only; their switches are pinned with the windows."""
+    config = header.config
+    if config.scope != "full":
+        return None
+    times, scope = switch_times(config.windows), scope_of(header)
+    partition = partition_of(scope.bundle_slot, topics.TOPICS[topics.REGISTRY_EVENTS].partitions)
+    return BundlePlan(
+        scope=scope,
+        times=() if times is None else times.ascending(),
+        serving=Serving(
+            config.feature_set, config.feature_schema_digest, frozenset(config.policies), SERVED_CAPABILITIES
+        ),
+        start_offset=header.starts(topics.REGISTRY_EVENTS)[partition],
+        partition=partition,
     )
 
 

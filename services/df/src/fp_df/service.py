@@ -4,16 +4,19 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from fp_contracts import topics
+from fp_contracts.bundle import BundleRef
 from fp_contracts.header import NONE_TS
-from fp_df.domain import Switch
+from fp_df.domain import Scored, Switch
 from fp_df.marks import Batch, StateMark, Truth
-from fp_df.partition import Partition
+from fp_df.partition import Case, Partition
 from fp_df.plan import RunPlan
+from fp_df.serving import NOTHING, Served
 from fp_runtime import outbox
 from fp_runtime.bus import Consumer, Producer
 from fp_runtime.errors import Unavailable
 from fp_runtime.failpoint import Failpoint, hit
 from fp_runtime.outbox import Published, Queued
+from fp_runtime.telemetry import Metric, gauge
 
 POLL_S = 0.005
 BATCH = 500
@@ -51,6 +54,45 @@ class Store(Protocol):
         ...
 
 
+class Models(Protocol):
+    """What decides beside the guardrails: the registry up to now, and the scores of its bundles. Raises Unavailable."""
+
+    def turn(self) -> None:
+        """Look for what settles an open switch."""
+        ...
+
+    def hold_us(self) -> int | None:
+        """The event time (µs) of the first pinned switch that is not settled: the merge stops there."""
+        ...
+
+    def served(self, effective_us: int) -> Served:
+        """What decides from a settled switch on, or from the beginning (NONE_TS)."""
+        ...
+
+    def score(self, bundle: BundleRef, vectors: Sequence[tuple[float, ...]]) -> list[Scored]:
+        """What a bundle says of each vector, with the same bits in every batch."""
+        ...
+
+
+class NoModels:
+    """Guardrails only."""
+
+    def turn(self) -> None:
+        """See Models."""
+
+    def hold_us(self) -> int | None:
+        """See Models."""
+        return None
+
+    def served(self, effective_us: int) -> Served:
+        """See Models."""
+        return NOTHING
+
+    def score(self, bundle: BundleRef, vectors: Sequence[tuple[float, ...]]) -> list[Scored]:
+        """See Models; nobody asks."""
+        raise NotImplementedError
+
+
 class Decider:
     """One member's partitions of one run. `announced(rev, effective_us)` tells whether a switch may take effect."""
 
@@ -63,8 +105,10 @@ class Decider:
         producer: Producer,
         announced: Callable[[Switch], bool],
         clock: Callable[[], float],
+        models: Models | None = None,
     ) -> None:
         self._plan = plan
+        self._models = models or NoModels()
         self._store = store
         self._consumer = consumer
         self._producer = producer
@@ -75,7 +119,9 @@ class Decider:
         for part in parts:
             self._publish(store.unpublished(part))
         self._record_facts()
-        self.partitions = {part: Partition(plan, part, *store.load(part)) for part in parts}
+        served = self._models.served
+        self.partitions = {part: Partition(plan, part, *store.load(part), served) for part in parts}
+        self._in_use: dict[int, str] = {}
         consumer.assign({(topics.RTDL, part): p.start for part, p in self.partitions.items()})
         self._saved_at = self._committed_at = clock()
         self._behind = False
@@ -85,9 +131,12 @@ class Decider:
         records = [] if self._behind else self._consumer.poll(BATCH, POLL_S)
         for record in records:
             self.partitions[record.partition].take(record)
+        self._models.turn()
         hold_us = self._held_at()
         released = [partition.advance(BATCH, hold_us) for partition in self.partitions.values()]
         self._behind = BATCH in released  # what is decidable is decided before more is read
+        if self._plan.bundles is not None:
+            self._score()
         self._commit()
         if self._clock() - self._saved_at >= CHECKPOINT_S:
             self.checkpoint()
@@ -95,10 +144,23 @@ class Decider:
 
     def _held_at(self) -> int | None:
         """The event time of the first pinned switch that is not announced yet: the merge stops there."""
+        hold_us = self._models.hold_us()
         for switch in self._plan.switches:
             if switch.effective_us != NONE_TS and not self._announced(switch):
-                return switch.effective_us
-        return None
+                return switch.effective_us if hold_us is None else min(hold_us, switch.effective_us)
+        return hold_us
+
+    def _score(self) -> None:
+        """One call per bundle for all partitions together: a call costs as much as dozens of its rows."""
+        asked: dict[str, tuple[BundleRef, list[Case]]] = {}
+        for partition in self.partitions.values():
+            for case in partition.cases:
+                if (bundle := case.served.bundle) is not None:
+                    asked.setdefault(bundle.bundle_id, (bundle, []))[1].append(case)
+        for bundle, cases in asked.values():
+            scores = self._models.score(bundle, [case.vector for case in cases])
+            for case, scored in zip(cases, scores, strict=True):
+                case.scored = scored
 
     def _commit(self) -> None:
         effects = any(partition.has_effects() for partition in self.partitions.values())
@@ -114,7 +176,18 @@ class Decider:
         self._store.commit(batches, self._published)
         hit(Failpoint.DF_AFTER_COMMIT)
         self._told()
+        self._show_in_use()
         self._publish([queued for batch in batches for queued in batch.queued])
+
+    def _show_in_use(self) -> None:
+        """fp.bundle.active of each partition moves where the bundle does: at the position, in the log's order."""
+        for part, partition in self.partitions.items():
+            using = partition.in_use.ref or "guardrails"
+            if (before := self._in_use.get(part)) != using:
+                if before is not None:
+                    gauge(Metric.ACTIVE_BUNDLE).set(0, {"bundle": before, "partition": part})
+                gauge(Metric.ACTIVE_BUNDLE).set(1, {"bundle": using, "partition": part})
+                self._in_use[part] = using
 
     def _publish(self, queued: Sequence[Queued]) -> None:
         """Publish committed records. Their facts wait for the next transaction: a crash before it repeats the bytes."""
@@ -168,5 +241,6 @@ class Decider:
             "decided": sum(counts.values()),
             "waiting": sum(partition.waiting() for partition in partitions),
             "foreign": sum(partition.foreign for partition in partitions),
+            "bundle_revision": min((partition.in_use.revision for partition in partitions), default=0),
             "watermark_us": min((partition.horizon_us() for partition in partitions), default=NONE_TS),
         }

@@ -9,6 +9,7 @@ from fp_runtime.settings import RuntimeSettings
 class DfSettings(RuntimeSettings):
     """What df needs beside the shared settings."""
 
+    learning_url: str = Field("", description="Store of model bundles, read only; empty = the archive store")
     actuator_url: str = Field("", description="Address of the actuator that executes intents, http://host:port")
 
 
