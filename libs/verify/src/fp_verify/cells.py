@@ -26,6 +26,7 @@ class Cell:
     proof: str
     checks: tuple[Check, ...]
     facts: Mapping[str, Any]
+    lane: str = "spine"
 
     @property
     def ok(self) -> bool:
@@ -42,7 +43,7 @@ class Cell:
         """The artifact."""
         return {
             "run": run,
-            "lane": "spine",
+            "lane": self.lane,
             "proof": self.proof,
             "checks": [
                 {"name": name, "observed": observed, "required": required, "ok": ok}

@@ -11,6 +11,7 @@ from fp_contracts.canonical import canonical_bytes
 from fp_contracts.phases import PHASES
 from fp_contracts.proofs import proof_key
 from fp_verify.cells import Cell, spine_cells
+from fp_verify.learning import learning_cells
 from fp_verify.log import Documents, Log
 from fp_verify.sources import (
     Mismatch,
@@ -39,10 +40,10 @@ class Result:
 
 @dataclass(frozen=True, slots=True)
 class Recomputed:
-    """The three documents of P16 and the spine cells, from one log before one cut."""
+    """The three documents of P16 and the proof cells, from one log before one cut."""
 
     documents: dict[str, Any]
-    cells: dict[str, Cell]
+    cells: dict[tuple[str, str], Cell]
     faults: list[Mismatch]
     objects: int
 
@@ -53,7 +54,7 @@ def recompute(read: Read, log: Log, cut: int, metered_microusd: int, torn_down: 
     broken = check_refs(read, past.refs(), torn_down)
     documents = load_documents(read, past)
     faults = _phase_faults(past, documents, broken)
-    cells = spine_cells(past, documents, metered_microusd)
+    cells = all_cells(past, documents, metered_microusd)
     matrices = {
         "source_matrix": source_matrix(past, cut),
         "proof_matrix": proof_matrix(log.run, cells),
@@ -62,6 +63,12 @@ def recompute(read: Read, log: Log, cut: int, metered_microusd: int, torn_down: 
     gates = [Mismatch(f"gate {m.key}", m.why, m.blocker) for m in faults if m.key not in {b.key for b in broken}]
     held = [m for m in gates if not any(b.blocker == m.blocker for b in broken)]
     return Recomputed(matrices, cells, broken + held, len({ref.key for _, ref in past.refs()}))
+
+
+def all_cells(log: Log, documents: Documents, metered_microusd: int) -> dict[tuple[str, str], Cell]:
+    """Every cell that something may prove, by lane and proof."""
+    cells = [*spine_cells(log, documents, metered_microusd).values(), *learning_cells(log, documents)]
+    return {(cell.lane, cell.proof): cell for cell in cells}
 
 
 def _phase_faults(log: Log, documents: Documents, broken: Sequence[Mismatch]) -> list[Mismatch]:
@@ -127,9 +134,9 @@ def _own_objects(
     seen = {mismatch.key for mismatch in faults}
     folder = key.rpartition("/")[0]
     expected = {f"{folder}/{name}.json": document for name, document in found.documents.items()}
-    for proof, cell in found.cells.items():
-        if cell.ok or _exists(read, proof_key(log.run, "spine", proof)):
-            expected[proof_key(log.run, "spine", proof)] = cell.document(log.run)
+    for (lane, proof), cell in found.cells.items():
+        if cell.ok or _exists(read, proof_key(log.run, lane, proof)):
+            expected[proof_key(log.run, lane, proof)] = cell.document(log.run)
     for place, document in expected.items():
         if place in seen:
             continue

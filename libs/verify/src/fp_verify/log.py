@@ -13,6 +13,10 @@ Documents = Mapping[tuple[str, str], Any]
 """(phase, name) -> document of the current attempt's gate, as read back by its reference."""
 
 
+WINDOW_REPORT = ("window 2", "reconciliation")
+"""Place of the report that re-checks window 2: it belongs to no gate, the control log names it."""
+
+
 class LogError(ValueError):
     """A record of the run that breaks its contract."""
 
@@ -99,6 +103,8 @@ def _refs_of(payload: c.ControlPayload) -> tuple[tuple[str, c.EvidenceRef], ...]
             return (("P1", payload.header_ref),)
         case c.WindowEnded():
             return (("P6", payload.ledger_ref),)
+        case c.WindowReconciled():
+            return (("P15", payload.report_ref),)
         case c.RunResumeRequested():
             return ((payload.phase, payload.receipt_ref),)
         case _:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from fp_contracts import control as c
 from fp_contracts import topics
@@ -15,7 +15,7 @@ from fp_contracts.runconfig import PolicySwitch, RunConfig, RunHeader, SpendLimi
 from fp_contracts.services import REQUIRED, instances
 from fp_verify.chain import FIRST, chained
 from fp_verify.check import recompute
-from fp_verify.log import RawRecord, read_log
+from fp_verify.log import WINDOW_REPORT, RawRecord, read_log
 from fp_verify.verdict import EQUATIONS
 
 RUN = "platform_20260101T000000Z"
@@ -23,16 +23,18 @@ HEX = "a" * 64
 MANIFEST = {"kind": "source", "services": {service: sha256_hex(service.encode()) for service in REQUIRED}}
 KILLED_US, RESTARTED_US, RECOVERED_US = 1_000_000_000, 1_002_000_000, 1_005_000_000
 SPEND = 7
+BUNDLE = f"bundle:{HEX}"
 
 
-def make_config() -> RunConfig:
-    """A pinned configuration of scope spine."""
+def make_config(scope: Literal["spine", "full"] = "spine") -> RunConfig:
+    """A pinned configuration; scope full has a second window."""
     limits = tuple(
         SpendLimit(phase=key, max_spend_microusd=100, expected_duration_s=1, hard_stop="x", expected_artifacts=())
         for key in ORDER
     )
     return RunConfig(
-        profile="local", scope="spine", manifest_fingerprint=HEX, windows=(Window(start_us=0, end_us=10),),
+        profile="local", scope=scope, manifest_fingerprint=HEX,
+        windows=(Window(start_us=0, end_us=10), Window(start_us=10, end_us=22))[: 1 if scope == "spine" else 2],
         feature_schema_digest=HEX, policies={"spine-v1": HEX, "spine-v0": HEX}, policy_initial="spine-v1",
         policy_switches=(PolicySwitch(policy_rev="spine-v0", effective_us=4),
                          PolicySwitch(policy_rev="spine-v1", effective_us=5)),
@@ -153,13 +155,61 @@ def _close_p11(run: GreenRun) -> None:
     )
 
 
+def until_p15(run: GreenRun | None = None, broken: str | None = None) -> GreenRun:
+    """A full run up to P15's gate; `broken` = an equation of window 2 that does not hold."""
+    run = until_p11(run=run or GreenRun(config=make_config("full")))
+    run.close("P12")
+    moves = [{"n": n, "move": move} for n, move in enumerate(("activate", "roll_back", "re_activate"), 1)]
+    run.close("P13", {"rollback_recipe": {"document": {"executed": moves, "ok": True}}})
+    run.close("P14")
+    run.say(c.BundleApprovalGiven(bundle_id="e" * 32, model_digest=HEX, actor="reviewer", reason="looked at it"))
+    for revision, (at_us, ref) in enumerate(((10, BUNDLE), (14, None), (16, BUNDLE)), 1):
+        for part in range(topics.TOPICS[topics.RTDL].partitions):
+            run.say(c.BundleSwitched(bundle_slot="payment_fraud", revision=revision, bundle_ref=ref, partition=part,
+                                     source="global" if ref else "guardrails", effective_us=at_us, merged_n=5),
+                    str(revision), str(part))  # fmt: skip
+    ledger = run.put(f"evidence/runs/{RUN}/streaming/ledger/window-2.json", {"window": 2})
+    run.say(c.WindowEnded(window=2, lane_seqs={"0": 7}, ledger_ref=ledger), "2")
+    sides = {name: 5 if name == broken else 4 for name in EQUATIONS}
+    checks = tuple(c.Check(name=n, observed=f"4 = {right}", required="both sides equal", ok=right == 4)
+                   for n, right in sides.items())  # fmt: skip
+    report = {
+        "window": 2, "checks": [check.model_dump(mode="json") for check in checks],
+        "decisions_by_bundle": {BUNDLE: 3, "guardrails": 1},
+        "equations": [{"name": n, "left": 4, "right": right, "ok": right == 4} for n, right in sides.items()],
+    }  # fmt: skip
+    run.documents[WINDOW_REPORT] = report
+    shown = run.put(f"evidence/runs/{RUN}/obs/window-2/reconciliation.json", report)
+    run.say(c.WindowReconciled(window=2, checks=checks, report_ref=shown))
+    run.close("P15", corridor_documents())
+    return run
+
+
+def corridor_documents() -> dict[str, Any]:
+    """What P15 shows of a promotion that went well."""
+    positions = {str(part): 5 for part in range(topics.TOPICS[topics.RTDL].partitions)}
+    said = {"acknowledged": {"partition": 0, "offset": 1}, "read_back_equal": True}
+    return {
+        "promotion_receipt": {
+            "promotion": {**said, "event": {"type": "BUNDLE_PROMOTED_ACTIVE"}}, "members": {"positions": positions},
+            "approval": {**said, "event": {"actor": "reviewer", "requester": "tester"}},
+        },
+        "rollback_drill": {
+            "rolled_back": {**said, "event": {"revision": 2, "bundle": None}}, "rollback_us": 3, "repromotion_us": 4,
+            "members_rolled_back": {"positions": positions}, "members_repromoted": {"positions": positions},
+        },
+        "active_resolution": {"journal": {"bundle_id": "e" * 32}, "restarted": {"bundle_id": "e" * 32}},
+        "compatibility": {"probe": {**said, "event": {"type": "BUNDLE_REFUSED"}}, "probe_reasons": ["schema"]},
+    }  # fmt: skip
+
+
 def close_p16(run: GreenRun) -> str:
     """Put the proof cells and P16's documents, block P16 by scope, publish the verdict; the final verdict's key."""
     log = read_log(RUN, run.records)
     found = recompute(run.objects.__getitem__, log, run.records[-1].offset + 1, run.metered)
-    for proof, cell in found.cells.items():
+    for (lane, proof), cell in found.cells.items():
         if cell.ok:
-            run.put(proof_key(RUN, "spine", proof), cell.document(RUN))
+            run.put(proof_key(RUN, lane, proof), cell.document(RUN))
     spec, execution = PHASES["P16"], phase_execution_id(RUN, "P16", 1)
     refs = {name: run.put(spec.evidence_key(RUN, execution, name), found.documents[name]) for name in spec.evidence}
     final = found.documents["final_verdict"]

@@ -10,8 +10,9 @@ from fp_contracts import control as c
 from fp_contracts.canonical import sha256_hex
 from fp_contracts.ids import phase_execution_id
 from fp_contracts.phases import PHASES
+from fp_contracts.windows import SECOND
 from fp_verify.chain import chain_fault
-from fp_verify.log import Documents, Log, gate_refs
+from fp_verify.log import WINDOW_REPORT, Documents, Log, gate_refs
 
 Read = Callable[[str], bytes]
 """Key to bytes; KeyError when there is no such object."""
@@ -54,6 +55,9 @@ def load_documents(read: Read, log: Log) -> Documents:
     for place, ref in gate_refs(log.state).items():
         if not check_refs(read, [(place[0], ref)], torn_down=False):
             documents[place] = orjson.loads(read(ref.key))
+    for said in log.state.reconciled.values():
+        if said.window == SECOND and not check_refs(read, [("P15", said.report_ref)], torn_down=False):
+            documents[WINDOW_REPORT] = orjson.loads(read(said.report_ref.key))
     return documents
 
 

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Iterable, Mapping
+from itertools import product
 from typing import Any
 
 from fp_contracts import control as c
@@ -11,9 +12,12 @@ from fp_contracts.phases import PHASES, SPINE, VERDICT_INPUTS
 from fp_contracts.pins import substitutions
 from fp_contracts.proofs import LANES, PROOFS, proof_key
 from fp_contracts.runconfig import RunHeader
+from fp_contracts.windows import SECOND
 from fp_verify.cells import Cell, receipts
-from fp_verify.log import Documents, Log
+from fp_verify.log import WINDOW_REPORT, Documents, Log
 
+Cells = Mapping[tuple[str, str], Cell]
+"""(lane, proof) -> cell; one that is missing is OPEN."""
 JUDGED = ("P(-1)", "P0", *VERDICT_INPUTS)
 EQUATIONS = (
     "lines sent = admitted + duplicate + quarantined",
@@ -78,31 +82,28 @@ def source_matrix(log: Log, cut: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def proof_matrix(run: str, spine: Mapping[str, Cell]) -> dict[str, Any]:
+def proof_matrix(run: str, cells: Cells) -> dict[str, Any]:
     """All 30 cells: PASS with the reference of its artifact, or OPEN with the reason."""
-    lanes: dict[str, Any] = {}
-    for lane in LANES:
-        lanes[lane] = {}
-        for proof in PROOFS:
-            cell = spine.get(proof) if lane == "spine" else None
-            if cell is None:
-                lanes[lane][proof] = {"state": "OPEN", "reason": "this lane is not built yet", "ref": None}
-            elif not cell.ok:
-                lanes[lane][proof] = {"state": "OPEN", "reason": cell.reason, "ref": None}
-            else:
-                ref = cell_ref(run, cell)
-                lanes[lane][proof] = {"state": "PASS", "reason": "", "ref": ref.model_dump(mode="json")}
+    lanes: dict[str, Any] = {lane: {} for lane in LANES}
+    for lane, proof in product(LANES, PROOFS):
+        cell = cells.get((lane, proof))
+        if cell is None or not cell.ok:
+            reason = "no artifact proves it" if cell is None else cell.reason
+            lanes[lane][proof] = {"state": "OPEN", "reason": reason, "ref": None}
+        else:
+            ref = cell_ref(run, cell)
+            lanes[lane][proof] = {"state": "PASS", "reason": "", "ref": ref.model_dump(mode="json")}
     return {"run": run, "lanes": lanes}
 
 
 def cell_ref(run: str, cell: Cell) -> c.EvidenceRef:
-    """The reference of a spine cell's artifact."""
+    """The reference of a cell's artifact."""
     body = canonical_bytes(cell.document(run))
-    return c.EvidenceRef(key=proof_key(run, "spine", cell.proof), sha256=sha256_hex(body), size=len(body))
+    return c.EvidenceRef(key=proof_key(run, cell.lane, cell.proof), sha256=sha256_hex(body), size=len(body))
 
 
 def final_verdict(
-    log: Log, cut: int, documents: Documents, spine: Mapping[str, Cell], faults: Mapping[str, str],
+    log: Log, cut: int, documents: Documents, cells: Cells, faults: Mapping[str, str],
     metered_microusd: int,
 ) -> dict[str, Any]:  # fmt: skip
     """The verdict document. `faults`: phase -> why its gate or evidence does not hold, from `gate_faults`.
@@ -111,27 +112,28 @@ def final_verdict(
     """
     header = log.state.header
     assert header is not None
-    proofs = proof_matrix(log.run, spine)
+    proofs = proof_matrix(log.run, cells)
     sources = source_matrix(log, cut)
     phases = {key: _phase(log, key, faults.get(key)) for key in JUDGED}
     open_phases = [f"{key} {phases[key]['state']}" for key in JUDGED if phases[key]["state"] != "PASS"]
     open_cells = [
         f"{lane}/{proof}: {cell['reason']}"
-        for lane, cells in proofs["lanes"].items()
-        for proof, cell in cells.items()
+        for lane, of_lane in proofs["lanes"].items()
+        for proof, cell in of_lane.items()
         if cell["state"] != "PASS"
     ]
     broken = equation_faults(documents.get(("P11", "reconciliation")))
-    why = [*open_phases, *open_cells, *broken]
+    later = [f"window 2: {fault}" for fault in window_faults(log, documents)]
+    why = [*open_phases, *open_cells, *broken, *later]
     spine_why = [line for line in why if line.split(" ")[0] in SPINE or line.startswith("spine/")] + broken
-    refs = [ref for _, ref in log.refs()] + [cell_ref(log.run, cell) for cell in spine.values() if cell.ok]
+    refs = [ref for _, ref in log.refs()] + [cell_ref(log.run, cell) for cell in cells.values() if cell.ok]
     return {
         **_identity(header),
         "control_log": sources["control_log"],
         "phases": phases,
-        "proofs": {lane: {proof: cell["state"] for proof, cell in cells.items()}
-                   for lane, cells in proofs["lanes"].items()},
-        "equations": {"required": len(EQUATIONS), "broken": broken},
+        "proofs": {lane: {proof: cell["state"] for proof, cell in of_lane.items()}
+                   for lane, of_lane in proofs["lanes"].items()},
+        "equations": {"required": len(EQUATIONS), "broken": [*broken, *later]},
         "receipts_microusd": sum(receipt.spend_microusd for receipt in receipts(log).values()),
         "metered_microusd": metered_microusd,
         "evidence_objects": len({ref.key for ref in refs}),
@@ -168,6 +170,20 @@ def _phase(log: Log, key: str, fault: str | None) -> dict[str, Any]:
         "attempt": log.state.attempt_of(key),
         "blockers": sorted({b.code for b in blockers} | ({PHASES[key].blockers[0]} if fault is not None else set())),
     }
+
+
+def window_faults(log: Log, documents: Documents) -> list[str]:
+    """Why window 2 of a full run is not reconciled: by its report, which must show every equation, and its event."""
+    header = log.state.header
+    if header is None or header.config.scope != "full":
+        return []
+    said, shown = log.state.reconciled.get(SECOND), documents.get(WINDOW_REPORT)
+    if said is None or shown is None:
+        return ["nothing shows that it is reconciled"]
+    checks = [check.model_dump(mode="json") for check in said.checks]
+    faults = [] if checks == shown.get("checks") and checks else ["its event and its report say different things"]
+    faults += [f"{check.name}: {check.observed}" for check in said.checks if not check.ok]
+    return [*faults, *equation_faults(shown)]
 
 
 def equation_faults(reconciliation: Any) -> list[str]:

@@ -23,9 +23,10 @@ from fp_runtime.postgres import Connection
 from fp_verdict.finale import FinalFacts, evaluate_p16
 from fp_verdict.spinefacts import run_records
 from fp_verify.bundle import export
-from fp_verify.cells import Cell, receipts
+from fp_verify.cells import receipts
 from fp_verify.check import recompute
 from fp_verify.log import RawRecord, read_log
+from fp_verify.verdict import Cells
 
 log = logger(__name__)
 VERIFY_S = 300.0
@@ -77,23 +78,22 @@ class ClosingDesk:
         except EvidenceMissing as error:
             raise KeyError(key) from error
 
-    def _put_cells(self, run: str, cells: Mapping[str, Cell]) -> list[str]:
+    def _put_cells(self, run: str, cells: Cells) -> list[str]:
         conflicts = []
-        for proof, cell in cells.items():
+        for (lane, proof), cell in cells.items():
             if not cell.ok:
                 continue
             try:
-                self._store.put(proof_key(run, "spine", proof), canonical_bytes(cell.document(run)))
+                self._store.put(proof_key(run, lane, proof), canonical_bytes(cell.document(run)))
             except EvidenceConflict:
-                conflicts.append(proof)
+                conflicts.append(f"{lane}/{proof}")
         return conflicts
 
     def _second_opinion(
-        self, run: str, records: Sequence[RawRecord], cells: Mapping[str, Cell], candidate: Mapping[str, bytes],
-        final_key: str,
+        self, run: str, records: Sequence[RawRecord], cells: Cells, candidate: Mapping[str, bytes], final_key: str,
     ) -> dict[str, Any] | None:  # fmt: skip
         """What `python -m fp_verify` says of a bundle of read-back objects; None when it gives no answer."""
-        keys = [proof_key(run, "spine", proof) for proof, cell in cells.items() if cell.ok]
+        keys = [proof_key(run, lane, proof) for (lane, proof), cell in cells.items() if cell.ok]
         with tempfile.TemporaryDirectory(prefix="fp-verdict-") as folder:
             export(
                 run, lambda key: candidate[key] if key in candidate else self.read(key), [*keys, *candidate], records,
