@@ -9,6 +9,7 @@ import pytest
 from fp_contracts import control as c
 from fp_contracts.bundle import BundleRef
 from fp_contracts.registry import BundlePromotedActive, switch_times
+from fp_ofs_trigger import corridor
 from fp_ofs_trigger.aliases import AliasesDown
 from fp_ofs_trigger.registry_desk import Receipt
 from fp_ofs_trigger.runners import Ended
@@ -142,6 +143,13 @@ def test_a_bundle_that_df_cannot_serve_is_refused_and_nothing_promoted(
     assert why in lane.blockers("P15")[0]
     assert lane.registry_types() == ["BUNDLE_REFUSED"]
     assert lane.active() is None
+
+
+def test_a_corridor_that_lets_the_incompatible_probe_in_is_no_pass(lane: Lane, monkeypatch: pytest.MonkeyPatch) -> None:
+    ready(lane)
+    monkeypatch.setattr(corridor, "incompatibilities", lambda *_: ())
+    assert lane.close("P15") == "BLOCKED"
+    assert lane.blockers("P15") == [f"{B15} incompatible bundle refused: let in, required refused, read back"]
 
 
 class Tracker:

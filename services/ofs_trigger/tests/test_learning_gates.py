@@ -269,6 +269,14 @@ def test_a_result_that_is_not_canonical_is_no_result(lane: Lane) -> None:
     assert "not canonical" in lane.blockers("P12")[0]
 
 
+@pytest.mark.parametrize("body", [b'{"rate": 0.5}', b"no JSON", b'{"a": 1, "a": 2}'])
+def test_a_report_without_a_canonical_form_is_no_report(lane: Lane, body: bytes) -> None:
+    ref = lane.learning.put("odd.json", body).model_dump(mode="json")
+    lane.acted.change["result"] = setting("leakage", to=ref)
+    assert lane.close("P12") == "BLOCKED"
+    assert any("no canonical JSON" in found for found in lane.blockers("P12"))
+
+
 def test_a_request_that_was_changed_in_the_store_is_not_run(lane: Lane) -> None:
     lane.desk.p12(lane.state)
     (asked,) = lane.jobs.jobs.values()
