@@ -9,6 +9,7 @@ from fp_contracts import topics
 from fp_contracts.derive import multiset_digest
 from fp_contracts.fold import RunState
 from fp_contracts.header import HeaderError, Kind, unpack
+from fp_contracts.windows import FIRST
 from fp_runtime import progress
 from fp_runtime.bus import Consumer
 from fp_runtime.postgres import Connection
@@ -42,11 +43,11 @@ _COUNTS = {
 
 
 def lane_ended(conn: Connection, state: RunState) -> bool:
-    """Whether the window ended and the adjudicator's frontier reached its end."""
+    """Whether window 1 ended and the adjudicator's frontier reached its end."""
     assert state.header is not None
-    if not state.windows_ended:
+    if FIRST not in state.windows_ended:
         return False
-    end_us = state.header.config.windows[max(state.windows_ended) - 1].end_us
+    end_us = state.header.config.windows[FIRST - 1].end_us
     row = conn.execute("SELECT frontier_us FROM cm.label_lane WHERE run = %s", (state.platform_run_id,)).fetchone()
     return row is not None and row[0] >= end_us
 
@@ -93,11 +94,11 @@ def gather(conn: Connection, consumer: Consumer, state: RunState) -> CaseFacts:
 
 
 def _declared(state: RunState) -> int:
-    """Lines of the adjudication lane as wsp declared them at the end of the last window."""
+    """Lines of the adjudication lane as wsp declared them at the end of window 1."""
     assert state.header is not None
-    if not state.windows_ended:
+    if FIRST not in state.windows_ended:
         return 0
-    return state.windows_ended[max(state.windows_ended)].lane_seqs.get(str(state.header.config.lanes), 0)
+    return state.windows_ended[FIRST].lane_seqs.get(str(state.header.config.lanes), 0)
 
 
 def _counts(conn: Connection, run: str) -> dict[str, Any]:

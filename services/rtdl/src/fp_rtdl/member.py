@@ -8,6 +8,7 @@ from contextlib import closing
 from fp_contracts import topics
 from fp_contracts.fold import RunState
 from fp_contracts.runconfig import RunHeader
+from fp_contracts.windows import flowing
 from fp_rtdl.adapters import PgCheckpoints
 from fp_rtdl.archive import Archive
 from fp_rtdl.archive_store import PgRanges
@@ -91,8 +92,9 @@ def serve_archive(settings: RtdlSettings, process: Process, state: RunState, num
 
 
 def _stream_ended(state_now: Callable[[], RunState | None]) -> bool:
+    """Whether a window ended and no other one flows."""
     state = state_now()
-    return state is not None and bool(state.windows_ended)
+    return state is not None and bool(state.windows_ended) and flowing(state) is None
 
 
 def data_starts(header: RunHeader) -> dict[TopicPartition, int]:
