@@ -56,6 +56,16 @@ fmt: install ## Format and mend what can be mended
 bench: install ## Measure the chain and its stages; writes bench/results/
 	$(BIN)/python bench/run.py
 
+.PHONY: handbook
+handbook: install ## The published benchmark from streamed features; DATA=folder of the handbook's parquet files (≤ 45 min)
+	@mkdir -p bench/results
+	nice -n 15 $(BIN)/python -m bench.handbook --data $(DATA) | tee bench/results/handbook.md
+
+.PHONY: test-mlflow
+test-mlflow: install ## The model job against a real MLflow server, which gets an environment of its own
+	cd tools/mlflow && $(CURDIR)/$(UV) sync --frozen --quiet
+	FP_MLFLOW_COMMAND=tools/mlflow/.venv/bin/mlflow $(BIN)/pytest jobs/mf/tests/test_mlflow_server.py
+
 .PHONY: faults
 faults: install ## The kill tests: every service killed at its failpoints, equations checked after each
 	$(BIN)/pytest -m "stack or system" -k "kill or crash or fault"
