@@ -4,8 +4,8 @@
 
 Streams about 1.5 million payments, then trains; progress on stderr, the table (markdown) on stdout. Exit code 1 when
 a bar is missed: AP ≥ 0.687 and CP@100 ≥ 0.303 over four folds, AP ≥ 0.715 with a train window of 56 days, parity of
-the streamed features. `--scratch` keeps the streamed vectors, or reads those kept, which a change of features makes wrong; they are never
-part of the project.
+the streamed features. `--scratch` keeps the streamed vectors, or reads those kept (wrong after a change of features);
+they are never part of the project.
 """
 
 import argparse
