@@ -4,7 +4,9 @@ from typing import Any
 
 import orjson
 
+from fp_contracts.control import EvidenceRef
 from fp_contracts.fold import RunState
+from fp_contracts.windows import SECOND
 from fp_runtime import evidence
 from fp_runtime.errors import UserError
 from fp_runtime.evidence import EvidenceBroken, EvidenceMissing, EvidenceStore
@@ -17,8 +19,10 @@ def document(store: EvidenceStore, state: RunState, phase: str, name: str) -> di
     attempt = state.attempts.get(phase)
     refs = attempt.event.evidence if attempt and attempt.event else ()
     ref = next((ref for ref in refs if ref.key.endswith(f"/{name}.json")), None)
-    if ref is None:
-        return None
+    return None if ref is None else _read(store, ref)
+
+
+def _read(store: EvidenceStore, ref: EvidenceRef) -> dict[str, Any]:
     try:
         found: dict[str, Any] = orjson.loads(evidence.read(store, ref))
     except (EvidenceMissing, EvidenceBroken) as error:
@@ -27,16 +31,25 @@ def document(store: EvidenceStore, state: RunState, phase: str, name: str) -> di
 
 
 def equations(store: EvidenceStore, state: RunState) -> list[dict[str, Any]]:
-    """[{"name","left","right","ok"}] of P11; empty before it was evaluated."""
+    """[{"name","left","right","ok"}] of P11, and of window 2 in a full run; empty before they were evaluated."""
     found = document(store, state, "P11", "reconciliation")
-    return list(found["equations"]) if found else []
+    later = state.reconciled.get(SECOND)
+    again = _read(store, later.report_ref)["equations"] if later is not None else []
+    own = list(found["equations"]) if found else []
+    return own + [{**equation, "name": f"window 2: {equation['name']}"} for equation in again]
 
 
 def fingerprints(store: EvidenceStore, state: RunState) -> dict[str, str]:
-    """Name -> digest of what a replay must reproduce, from P11; empty before it was evaluated."""
+    """Name -> digest of what a replay must reproduce, from P11 and of window 2; empty before it was evaluated."""
     found = document(store, state, "P11", "non_regression")
     results: dict[str, Any] = found["results"] if found else {}
-    return {name.removesuffix(_SUFFIX): value for name, value in results.items() if name.endswith(_SUFFIX)}
+    digests = {name.removesuffix(_SUFFIX): value for name, value in results.items() if name.endswith(_SUFFIX)}
+    later = state.reconciled.get(SECOND)
+    if later is not None:
+        report = _read(store, later.report_ref)
+        digests["decision w2"] = report["decision_fingerprint"]
+        digests["bundle"] = str(report["promoted"]).removeprefix("bundle:")
+    return digests
 
 
 def difference(left: dict[str, str], right: dict[str, str]) -> list[str]:

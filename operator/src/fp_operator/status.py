@@ -5,6 +5,7 @@ from typing import Any
 from fp_contracts.control import GateBlocked
 from fp_contracts.fold import RunState
 from fp_contracts.phases import ORDER, PHASES
+from fp_operator.corridor import standing
 
 
 def document(state: RunState) -> dict[str, Any]:
@@ -67,4 +68,7 @@ def _next(state: RunState, phase: str, waiting: list[str]) -> str:
         return f"fp why '{waiting[0]}'"
     if state.closed or state.stopped:
         return "the run is over: start another one with `fp run`"
+    now = standing(state)
+    if now is not None and now.startswith(f"{phase} "):
+        return f"{now.removeprefix(f'{phase} ')}; fp watch"
     return "the phase is being evaluated: fp watch"

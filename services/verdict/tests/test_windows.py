@@ -9,6 +9,7 @@ import pytest
 
 from fp_contracts import topics
 from fp_contracts.control import BundleSwitched, EvidenceRef
+from fp_contracts.derive import DECISION_FIELDS
 from fp_contracts.runconfig import Window
 from fp_verdict import windows
 from fp_verdict.reconcile import ArchiveState, SpineFacts
@@ -139,7 +140,8 @@ REPORTS = [report_of(0, 1, 90, MINE), report_of(0, 2, 100, None), report_of(0, 3
 )
 def test_every_decision_is_by_the_bundle_in_force(at_us: int, used: str | None, posture: str, ok: bool) -> None:
     deciders = Deciders(REPORTS)
-    body = orjson.dumps({"payload": {"bundle_ref": used, "posture": posture, "decision_id": "d"}})
+    payload = dict.fromkeys(DECISION_FIELDS, "x") | {"bundle_ref": used, "posture": posture, "decision_id": "d"}
+    body = orjson.dumps({"payload": {**payload, "source_event": {"event_id": "e"}}})
     deciders.take(at_us, 0, body)
     assert (deciders.faults == []) is ok
     assert deciders.by_bundle == {used or "guardrails": 1}

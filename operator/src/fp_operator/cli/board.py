@@ -13,6 +13,7 @@ from fp_contracts.fold import RunState
 from fp_contracts.phases import ORDER
 from fp_operator import status
 from fp_operator.cli.output import coloured, phase_table
+from fp_operator.corridor import standing
 from fp_operator.following import Moment
 
 _LINE_EVERY_S = 5.0
@@ -31,7 +32,8 @@ def watching(console: Console) -> Iterator[Callable[[Moment], None]]:
 def picture(moment: Moment) -> Group:
     """The board of one moment: phases, stages with rates, ETA."""
     document = status.document(moment.state)
-    head = Text(f"{moment.state.platform_run_id}  {moment.seconds:.0f} s  {_stream(moment)}")
+    now = standing(moment.state) or _stream(moment)
+    head = Text(f"{moment.state.platform_run_id}  {moment.seconds:.0f} s  {now}")
     return Group(head, _stages(moment), phase_table(document["phases"]))
 
 
@@ -52,13 +54,14 @@ def _stream(moment: Moment) -> str:
 
 
 class Lines:
-    """One line per phase that changes, and one about the stream every few seconds while it flows."""
+    """One line per phase that changes, for each step of the learning lane, and every few seconds of the stream."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
         self._known: dict[str, tuple[str, int]] = {}
         self._told_s = 0.0
         self._ingested = 0
+        self._standing: str | None = None
 
     def __call__(self, moment: Moment) -> None:
         """Print what is new."""
@@ -71,6 +74,10 @@ class Lines:
         if moved and moment.seconds - self._told_s >= _LINE_EVERY_S:
             self._told_s, self._ingested = moment.seconds, moment.progress.ingested
             self._console.print(f"{moment.seconds:7.1f} s  {_stream(moment)}")
+        where = standing(moment.state)
+        if where is not None and where != self._standing:
+            self._console.print(f"{moment.seconds:7.1f} s  {where}", markup=False)
+        self._standing = where
 
 
 def _phase_line(moment: Moment, phase: str) -> str:
@@ -92,3 +99,5 @@ def print_end(console: Console, state: RunState, equations: Sequence[Mapping[str
         f"\nspine {coloured(document['spine_verdict'])}   platform {coloured(document['verdict'])}{final}"
         f"   profile {document['profile']}, scope {document['scope']}"
     )
+    if (now := standing(state)) is not None and not document["final"]:
+        console.print(now, markup=False)

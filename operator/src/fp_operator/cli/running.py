@@ -1,7 +1,9 @@
 """fp run, watch, stop, resume: the verbs that move a run."""
 
 import getpass
+from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,7 @@ import typer
 
 from fp_contracts.control import RunStopped
 from fp_contracts.fold import RunState
-from fp_operator import bundles, following, launch, pinning, project, results, resuming, status, substrate
+from fp_operator import approving, bundles, following, launch, pinning, project, results, resuming, status, substrate
 from fp_operator.cli import board
 from fp_operator.cli.output import (
     DryRunOption,
@@ -24,6 +26,7 @@ from fp_operator.cli.output import (
     told,
 )
 from fp_operator.cli.reading import phase_key
+from fp_operator.following import Moment
 from fp_operator.pinning import Pinned
 from fp_operator.runs import reading
 from fp_operator.stack import Supervisor
@@ -48,6 +51,7 @@ def run(
     scope: str = typer.Option("spine", "--scope", help="What must be green: spine or full"),
     drill: bool = typer.Option(True, "--drill/--no-drill", help="Kill one rtdl member in mid-stream, really"),
     pace: int = typer.Option(0, "--pace", min=0, help="Events per second; 0 = as fast as it goes"),
+    approve_as: str | None = typer.Option(None, "--approve-as", help="Scope full: approve what it trains unseen, as"),
     timeout: float = typer.Option(TIMEOUT_S, "--timeout", help="Seconds to watch before letting go"),
     detach: bool = typer.Option(False, "--detach", help="Start and return at once"),
     dry_run: bool = DryRunOption,
@@ -55,8 +59,10 @@ def run(
 ) -> None:
     """Run a world from the pin to the verdict, and watch it."""
     with told():
-        if scope not in ("spine", "full"):
-            raise UserError(f"scope {scope[:20]!r}", "neither spine nor full", "give one of them")
+        check_scope(scope)
+        if approve_as is not None and (scope != "full" or detach or approve_as == actor()):
+            why = "it needs scope full, a run that is watched, and another person than who asks for it"
+            raise UserError("--approve-as", why, "leave it out and use `fp models approve`")
         order = launch.Order(world, platform_run_id, scenario_run_id, scope, drill, pace, actor())
         environment = launch.ready_environment(project.state_dir(), steps())
         planned = launch.plan(environment, order)
@@ -69,7 +75,13 @@ def run(
             console().print(f"run {planned.run}\nworld {planned.world.name}: {planned.world.rows:,} payments, "
                             f"{planned.world.frauds:,} frauds; drill {planned.drill or 'none'}")  # fmt: skip
         if not detach:
-            finish(environment, pinned, timeout, output)
+            finish(environment, pinned, timeout, output, approve_as)
+
+
+def check_scope(scope: str) -> None:
+    """UserError for no scope."""
+    if scope not in ("spine", "full"):
+        raise UserError(f"scope {scope[:20]!r}", "neither spine nor full", "give one of them")
 
 
 def watch(
@@ -84,12 +96,14 @@ def watch(
         finish(environment, pinned, timeout, output)
 
 
-def finish(environment: Environment, pinned: Pinned, timeout_s: float, output: Format) -> None:
+def finish(
+    environment: Environment, pinned: Pinned, timeout_s: float, output: Format, approve_as: str | None = None
+) -> None:
     """Watch to the end, print it, exit by it. Ctrl-C lets go of the run and says how to come back."""
     screen = console() if output is Format.TEXT else console(stderr=True)
     try:
         with board.watching(screen) as see:
-            state, end = following.follow(environment, pinned, see, timeout_s)
+            state, end = following.follow(environment, pinned, approving_too(environment, see, approve_as), timeout_s)
     except KeyboardInterrupt:
         screen.print(f"\nthe run goes on. See it: fp watch {pinned.run}   end it: fp stop {pinned.run} --reason '…'")
         raise typer.Exit(Exit.BLOCKED) from None
@@ -102,6 +116,22 @@ def finish(environment: Environment, pinned: Pinned, timeout_s: float, output: F
         board.print_end(screen, state, equations)
         screen.print((f"bundle {bundle}\n" if bundle else "") + next_step(state, end, environment.state_dir))
     raise typer.Exit(exit_code(state, end))
+
+
+def approving_too(
+    environment: Environment, see: Callable[[Moment], None], actor: str | None
+) -> Callable[[Moment], None]:
+    """A watcher that also gives the standing approval of `actor`; `see` itself without one."""
+    if actor is None:
+        return see
+    store = open_store(environment.addresses.evidence_url)
+    standing = approving.StandingApproval(actor, store, partial(pinning.publish, environment))
+
+    def look(moment: Moment) -> None:
+        see(moment)
+        standing.look(moment.state)
+
+    return look
 
 
 def keep_bundle(environment: Environment, pinned: Pinned) -> str:

@@ -10,6 +10,7 @@ import orjson
 from fp_contracts import topics
 from fp_contracts.canonical import canonical_bytes
 from fp_contracts.control import GatePassed
+from fp_contracts.derive import multiset_digest
 from fp_contracts.fold import RunState
 from fp_contracts.header import NONE_TS, Header, Kind
 from fp_contracts.ids import run_tag
@@ -103,8 +104,9 @@ class WindowDesk:
         lines = declared(state, SECOND) - declared(state, FIRST)
         counted = windows.over_window(whole, before, lines, count.requests(), count.ingress())
         return WindowFacts(
-            SECOND, window, merged_us, counted, deciders.by_bundle, tuple(deciders.faults), _promoted(state)
-        )
+            SECOND, window, merged_us, counted, deciders.by_bundle, tuple(deciders.faults), _promoted(state),
+            multiset_digest(deciders.fingerprints),
+        )  # fmt: skip
 
     def _topics(
         self, reader: Consumer, state: RunState, count: BusCount, deciders: Deciders, through: bool

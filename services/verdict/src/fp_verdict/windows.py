@@ -11,6 +11,7 @@ from typing import Any
 import orjson
 
 from fp_contracts.control import BundleSwitched, Check, EvidenceRef, WindowReconciled
+from fp_contracts.derive import DECISION_FIELDS, content_fingerprint
 from fp_contracts.evaluation import Predicate
 from fp_contracts.phases import PHASES
 from fp_contracts.runconfig import Window
@@ -29,6 +30,7 @@ class Deciders:
     reports: Sequence[BundleSwitched]
     by_bundle: dict[str, int] = field(default_factory=dict)
     faults: list[str] = field(default_factory=list)
+    fingerprints: list[str] = field(default_factory=list)
 
     def take(self, order_us: int, partition: int, body: bytes) -> None:
         """One decision. NORMAL posture means that a bundle decided; any other posture says for itself why none did."""
@@ -36,6 +38,7 @@ class Deciders:
         used, expected = payload["bundle_ref"], self._expected(order_us, partition)
         name = str(used or "guardrails")
         self.by_bundle[name] = self.by_bundle.get(name, 0) + 1
+        self.fingerprints.append(content_fingerprint(DECISION_FIELDS, payload, payload["source_event"]["event_id"]))
         wrong = used not in (None, expected) or (used is None and payload["posture"] == "NORMAL")
         if wrong and len(self.faults) < MAX_FAULTS:
             self.faults.append(f"{payload['decision_id']} by {name}, {expected or 'guardrails'} was in force")
@@ -51,7 +54,7 @@ class WindowFacts:
     """What the re-check rests on. `counted`: facts over the window alone.
 
     merged_us: up to where every ingress partition is merged; by_bundle, misdecided: what `Deciders` found;
-    promoted: the bundle that the run promoted.
+    promoted: the bundle that the run promoted; decision_fingerprint: over the content of the window's decisions.
     """
 
     number: int
@@ -61,6 +64,7 @@ class WindowFacts:
     by_bundle: Mapping[str, int]
     misdecided: tuple[str, ...]
     promoted: str | None
+    decision_fingerprint: str = ""
 
 
 def over_window(
@@ -124,7 +128,9 @@ def report(run: str, facts: WindowFacts) -> dict[str, Any]:
         "equations": [{"name": e.name, "left": e.left, "right": e.right, "ok": e.ok} for e in found],
         "rows": dict(facts.counted.rows),
         "bus": dict(facts.counted.bus or {}),
+        "promoted": facts.promoted,
         "decisions_by_bundle": dict(facts.by_bundle),
+        "decision_fingerprint": facts.decision_fingerprint,
     }
 
 
