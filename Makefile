@@ -74,6 +74,11 @@ faults: install ## The kill tests: every service killed at its failpoints, equat
 coverage: install ## Coverage of the unit tests (reported, not chased)
 	$(BIN)/pytest -m "not stack and not system" --cov=libs --cov=services --cov=jobs --cov=operator --cov-report=term:skip-covered
 
+.PHONY: test-spark
+test-spark: $(UV) ## The dataset job on Spark, equal byte for byte to the embedded engine; needs Java 17
+	cd tools/spark && $(CURDIR)/$(UV) sync --frozen --quiet
+	tools/spark/.venv/bin/python -m pytest -p no:cacheprovider jobs/ofs/tests/test_spark.py
+
 .PHONY: clean
 clean: ## Remove environments and caches (never the .fp state folder)
-	rm -rf .venv .tools .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .tools tools/*/.venv .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -38,6 +38,8 @@ START_US = sample.START_US
 DAYS = 20
 END_US = START_US + DAYS * US_PER_DAY
 DELAY_US = US_PER_DAY
+# Within the wait, beyond it, beyond the horizon of the context, beyond the lateness that states keep.
+LATE_US = (600_000, 1_500_000, 4_000_000, 72_000_000_000, 2 * US_PER_DAY)
 READ = (*topics.INGRESS, topics.LABELS)
 Place = tuple[str, int]
 
@@ -91,7 +93,7 @@ def ingress(feed: sample.Feed, rng: random.Random, made: Sequence[sample.Payment
             dice = rng.random()
             if (kind is Kind.FLOW_ANCHOR and dice < 0.05) or (kind is Kind.ARRIVAL_EVENT and dice < 0.03):
                 continue
-            late_us = rng.choice((600_000, 1_500_000, 4_000_000)) if rng.random() < 0.15 else 0
+            late_us = rng.choice(LATE_US) if rng.random() < 0.15 else 0
             lines.append((ts_us + late_us, kind.value, ts_us, payment, payload, ""))
             if kind is Kind.FLOW_ANCHOR and dice > 0.93:
                 other = {**payload, "account_id": "acc-other"}

@@ -15,7 +15,7 @@ from fp_contracts.header import Kind, kind_of
 from fp_contracts.timestamps import US_PER_DAY
 from fp_features import CORE_V1
 from fp_ofs import leakage
-from fp_ofs.engine import Embedded, RowFunction, Tick
+from fp_ofs.engine import Embedded, Order, RowFunction, Tick
 from fp_ofs.errors import Cancelled
 from fp_ofs.leakage import LeakageCheck
 from fp_runtime.errors import Unavailable
@@ -122,8 +122,8 @@ def test_an_engine_that_takes_groups_in_another_order_gives_the_same_bytes(
     kit: Any, built: tuple[Any, OfsResult]
 ) -> None:
     class Backwards(Embedded):
-        def map_groups(self, table: pa.Table, key: str, function: RowFunction, tick: Tick) -> pa.Table:
-            found = super().map_groups(table, key, function, tick)
+        def map_groups(self, table: pa.Table, key: str, order: Order, function: RowFunction, tick: Tick) -> pa.Table:
+            found = super().map_groups(table, key, order, function, tick)
             return found.take(list(reversed(range(found.num_rows))))
 
     other = kit.bench()
@@ -221,11 +221,12 @@ def test_a_label_that_knows_the_future_blocks_b12(kit: Any) -> None:
     """All of a merchant's labels in effect from the beginning: parity and the blind sample both see it."""
 
     class Leaky(Embedded):
-        def map_groups(self, table: pa.Table, key: str, function: RowFunction, tick: Tick) -> pa.Table:
+        def map_groups(self, table: pa.Table, key: str, order: Order, function: RowFunction, tick: Tick) -> pa.Table:
             if "value" in table.schema.names:
-                labels = table.filter(pc.is_valid(table.column("value")))
-                table = pa.concat_tables([labels, table.filter(pc.is_null(table.column("value")))])
-            return super().map_groups(table, key, function, tick)
+                # In front of every payment, in their own order.
+                early = pc.if_else(pc.is_valid(table.column("value")), pa.scalar(-1), table.column("lane"))
+                table = table.set_column(0, "lane", early.cast(pa.int32()))
+            return super().map_groups(table, key, order, function, tick)
 
     bench = kit.bench(kit.world(3, 250))
     request = bench.request("input", maturity_days=1)

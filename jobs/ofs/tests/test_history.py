@@ -52,6 +52,8 @@ def test_the_next_one_goes_back_to_the_one_before_which_is_read(history: History
     assert moves(history)[3:] == [(4, "activate", NEW), (5, "roll_back", OLD), (6, "re_activate", NEW)]
     assert done["previous"] == OLD
     assert read == [ref(OLD)]
+    assert run(history, "c" * 64)["previous"] == NEW
+    assert moves(history)[7] == (8, "roll_back", NEW)
 
 
 def test_a_dataset_that_does_not_read_back_is_no_place_to_go_back_to(history: History) -> None:

@@ -1,4 +1,4 @@
-"""The dataset job: `python -m fp_ofs run REQUEST.json --out DIR_OR_URL [--dry-run]`.
+"""The dataset job: `python -m fp_ofs run REQUEST.json --out DIR_OR_URL [--dry-run] [--engine spark]`.
 
 Progress is JSON lines on stdout, the last line is {"result": …}. Exit 0 done (also when the dataset stands already),
 2 usage, 3 blocked, 4 unavailable, 143 cancelled by SIGTERM or SIGINT. A run that was killed is simply run again.
@@ -18,7 +18,7 @@ from pydantic import ValidationError
 
 from fp_contracts.dataset import OfsRequest, OfsResult
 from fp_ofs.build import Build
-from fp_ofs.engine import Embedded
+from fp_ofs.engine import Embedded, Engine
 from fp_ofs.errors import Cancelled
 from fp_ofs.progress import Progress
 from fp_runtime.errors import Unavailable, UserError
@@ -35,6 +35,7 @@ def main(arguments: list[str]) -> int:
     run = verbs.add_parser("run", help="build the dataset that a request names")
     run.add_argument("request", type=Path)
     run.add_argument("--out", required=True, help="folder, file:// or s3:// URL")
+    run.add_argument("--engine", choices=("embedded", "spark"), default="embedded")
     run.add_argument("--dry-run", action="store_true", help="read, recompute and check; put nothing")
     given = parser.parse_args(arguments)
     stop = threading.Event()
@@ -44,7 +45,7 @@ def main(arguments: list[str]) -> int:
     gc.disable()
     try:
         request = OfsRequest.model_validate_json(given.request.read_bytes())
-        return _run(request, given.out, given.dry_run, Progress(_say, stop))
+        return _run(request, given, Progress(_say, stop))
     except (UserError, OSError, ValidationError) as error:
         sys.stderr.write(f"fp_ofs: {str(error)[:600]}\n")
         return EXIT_USAGE
@@ -53,17 +54,28 @@ def main(arguments: list[str]) -> int:
         return EXIT_UNAVAILABLE
 
 
-def _run(request: OfsRequest, out: str, dry: bool, progress: Progress) -> int:
+def _engine(name: str) -> Engine:
+    if name == "embedded":
+        return Embedded()
+    try:
+        from fp_ofs.spark import Spark  # here, because only those who run it have pyspark
+    except ImportError as error:
+        raise UserError("--engine spark", str(error), "install pyspark and a Java 17 beside this package") from error
+    return Spark()
+
+
+def _run(request: OfsRequest, given: argparse.Namespace, progress: Progress) -> int:
+    out, engine = given.out, _engine(given.engine)
     if Path(out).is_file():
         raise UserError(f"--out {out}", "it is a file", "name a folder or a store")
     url = out if "://" in out else Path(out).absolute().as_uri()
     archive = open_store(request.archive_url, request.archive_endpoint)
-    build = Build(request, archive, open_store(url, request.out_endpoint), Embedded(), progress, dry=dry)
+    build = Build(request, archive, open_store(url, request.out_endpoint), engine, progress, dry=given.dry_run)
     started = time.perf_counter()
     try:
         result = build.run()
     except Cancelled:
-        result = OfsResult(status="CANCELLED", dataset_fingerprint=build.fingerprint, engine=Embedded.name)
+        result = OfsResult(status="CANCELLED", dataset_fingerprint=build.fingerprint, engine=engine.name)
     _tell(result, int((time.perf_counter() - started) * _MS))
     return {"BLOCKED": EXIT_BLOCKED, "CANCELLED": EXIT_CANCELLED}.get(result.status, EXIT_DONE)
 

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from fp_features import FeatureSet
-from fp_ofs.engine import Embedded, Engine, merge_order
+from fp_ofs.engine import AS_MERGED, IN_LANE, Embedded, Engine, sorted_by
 from fp_ofs.features import account_part, merchant_part, values
 
 CUTS = (0.25, 0.5, 0.75)
@@ -33,7 +33,7 @@ def future_blind_pairs(steps: pa.Table, whole: pa.Table, features: FeatureSet) -
 
 def _again(past: pa.Table, features: FeatureSet) -> list[tuple[Place, bytes]]:
     accounts = _sample(values(past, "account_id"))
-    payments = merge_order(past.filter(_among(past, "account_id", accounts)))
+    payments = sorted_by(past.filter(_among(past, "account_id", accounts)), AS_MERGED)
     last = dict(zip(values(payments, "account_id"), _places(payments), strict=True))
     wanted = set(last.values())
     merchants = {
@@ -43,8 +43,8 @@ def _again(past: pa.Table, features: FeatureSet) -> list[tuple[Place, bytes]]:
     }
     theirs = past.filter(_among(past, "merchant_id", sorted(merchants)))
     engine: Engine = Embedded()
-    first = engine.map_groups(theirs, "merchant_id", lambda group: merchant_part(group, features), _quiet)
-    second = engine.map_groups(payments, "account_id", lambda group: account_part(group, features), _quiet)
+    first = engine.map_groups(theirs, "merchant_id", IN_LANE, lambda group: merchant_part(group, features), _quiet)
+    second = engine.map_groups(payments, "account_id", AS_MERGED, lambda group: account_part(group, features), _quiet)
     heads = dict(zip(_places(first), values(first, "vector"), strict=True))
     tails = zip(_places(second), values(second, "vector"), strict=True)
     return [(place, heads[place] + tail) for place, tail in tails if place in wanted]

@@ -13,16 +13,24 @@ from fp_features import FeatureSet
 from fp_ofs.features import PART, PAYMENTS, account_part, merchant_part, values
 
 RowFunction = Callable[[pa.Table], pa.Table]
+Order = tuple[str, ...]
+IN_LANE: Order = ("lane", "n")
+# Accounts see payments as df merges them: by release time, then source (`rtdl:<lane>`), then the source's order.
+# Lanes have one digit, so the order of numbers is the order of source names.
+AS_MERGED: Order = ("at_us", "lane", "n")
 Tick = Callable[[int, int], None]
 
 
 class Engine(Protocol):
-    """Maps a row function over the groups of a table. Order within a group is the caller's; of groups, anybody's."""
+    """Maps a row function over the groups of a table; the result (PART) comes in any order."""
 
     name: str
 
-    def map_groups(self, table: pa.Table, key: str, function: RowFunction, tick: Tick) -> pa.Table:
-        """Every group of equal `key` (null is a group) through `function` (PART); `tick` hears (done, total) rows."""
+    def map_groups(self, table: pa.Table, key: str, order: Order, function: RowFunction, tick: Tick) -> pa.Table:
+        """Every group of equal `key` (null is a group), sorted by `order`, through `function`.
+
+        `tick` hears (done, total) rows.
+        """
         ...
 
 
@@ -31,10 +39,10 @@ class Embedded:
 
     name = "embedded"
 
-    def map_groups(self, table: pa.Table, key: str, function: RowFunction, tick: Tick) -> pa.Table:
+    def map_groups(self, table: pa.Table, key: str, order: Order, function: RowFunction, tick: Tick) -> pa.Table:
         """See Engine."""
         done, found = 0, []
-        for group in _groups(table, key):
+        for group in _groups(sorted_by(table, order), key):
             found.append(function(group))
             done += group.num_rows
             tick(done, table.num_rows)
@@ -53,16 +61,13 @@ def _groups(table: pa.Table, key: str) -> Iterator[pa.Table]:
 
 
 def vectors(engine: Engine, steps: pa.Table, features: FeatureSet, tick: Tick) -> pa.Table:
-    """The whole vector of every payment of `steps` (lane, n, vector, known_us), ordered by (lane, n).
-
-    Accounts see payments as df merges them: by release time, then source (`rtdl:<lane>`), then the source's order.
-    """
-    merchants = engine.map_groups(steps, "merchant_id", partial(merchant_part, features=features), tick)
+    """The whole vector of every payment of `steps` (lane, n, vector, known_us), ordered by (lane, n)."""
+    merchants = engine.map_groups(steps, "merchant_id", IN_LANE, partial(merchant_part, features=features), tick)
     payments = steps.filter(pc.is_null(steps.column("value"))).select(PAYMENTS.names)
     accounts = engine.map_groups(
-        merge_order(payments), "account_id", partial(account_part, features=features), tick
+        payments, "account_id", AS_MERGED, partial(account_part, features=features), tick
     )  # fmt: skip
-    sides = [part.sort_by([("lane", "ascending"), ("n", "ascending")]) for part in (merchants, accounts)]
+    sides = [sorted_by(part, IN_LANE) for part in (merchants, accounts)]
     first, second = sides
     if not first.column("n").equals(second.column("n")):
         raise AssertionError("the merchant part and the account part speak of different payments")
@@ -71,9 +76,6 @@ def vectors(engine: Engine, steps: pa.Table, features: FeatureSet, tick: Tick) -
     return pa.table([first.column("lane"), first.column("n"), whole, known], schema=PART)
 
 
-def merge_order(payments: pa.Table) -> pa.Table:
-    """Payments as df merges them: by release time, then source, then the order of the source.
-
-    Sources are `rtdl:<lane>` and lanes have one digit, so the order of numbers is the order of names.
-    """
-    return payments.sort_by([("at_us", "ascending"), ("lane", "ascending"), ("n", "ascending")])
+def sorted_by(table: pa.Table, order: Order) -> pa.Table:
+    """The table in ascending order of these columns."""
+    return table.sort_by([(name, "ascending") for name in order])

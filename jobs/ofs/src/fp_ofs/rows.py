@@ -16,6 +16,7 @@ from fp_contracts.ids import framed
 from fp_contracts.timestamps import US_PER_DAY
 from fp_features import FeatureSet
 from fp_features.labels import Known
+from fp_ofs.engine import sorted_by
 from fp_ofs.features import values
 from fp_ofs.labels import Fate, Outcome, fate
 from fp_ofs.parity import Served
@@ -57,7 +58,7 @@ def make_rows(
     payments: pa.Table, known: Mapping[str, Known], served: Served, intent: BuildIntent, features: FeatureSet
 ) -> Rows:
     """Eligible payments of FACTS + `vector` + `known_us`, ordered by (release_us, event_id), with their labels."""
-    ordered = payments.sort_by([("release_us", "ascending"), ("event_id", "ascending")])
+    ordered = sorted_by(payments, ("release_us", "event_id"))
     fates = [
         fate(event_us, bool(reasons), known.get(event_id), intent.labels, intent.filters)
         for event_id, event_us, reasons in zip(
