@@ -133,3 +133,14 @@ def test_drift_by_hand() -> None:
     reference = {"columns": {"a": {"edges": ["0.5"], "shares_ppm": [800_000, 200_000]}}}
     found = drift.stability(reference, ("a",), np.array([[0.0], [1.0]]), np.zeros(2))
     assert found["a"] == round((0.3 * math.log(0.5 / 0.2) - 0.3 * math.log(0.5 / 0.8)) * 1e6)
+
+
+def test_curves_are_thinned_along_their_axis() -> None:
+    draw = np.random.default_rng(6)
+    labels = (draw.random(20_000) < 0.01).astype(np.float64)
+    points = metrics.curves(labels, draw.random(20_000) + labels * 0.3)
+    for across in (points.recall, points.false_positive):
+        assert across.min() == 0.0
+        assert across.max() == 1.0
+        assert 100 < len(across) <= 203
+        assert np.abs(np.diff(across)).max() < 0.02

@@ -21,7 +21,7 @@ from fp_runtime.errors import Unavailable
 from fp_runtime.evidence import FileStore
 
 SERVER = os.environ.get("FP_MLFLOW_COMMAND")
-START_S = 400.0
+START_S = 400.0  # it imports and migrates for minutes on a busy machine
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(SERVER is None, reason="FP_MLFLOW_COMMAND names no mlflow: run make test-mlflow"),
