@@ -140,7 +140,7 @@ def test_curves_are_thinned_along_their_axis() -> None:
     labels = (draw.random(20_000) < 0.01).astype(np.float64)
     points = metrics.curves(labels, draw.random(20_000) + labels * 0.3)
     for across in (points.recall, points.false_positive):
-        assert across.min() == 0.0
-        assert across.max() == 1.0
-        assert 100 < len(across) <= 203
-        assert np.abs(np.diff(across)).max() < 0.02
+        assert (across.min(), across.max()) == (0.0, 1.0)
+        assert len(across) <= 203
+    # The ROC curve leaves out points on a straight line; precision over recall has none of those.
+    assert np.abs(np.diff(points.recall)).max() < 0.02
