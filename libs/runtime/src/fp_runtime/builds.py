@@ -5,7 +5,13 @@ from importlib.util import find_spec
 from pathlib import Path
 
 LIBRARIES = ("fp_contracts", "fp_features", "fp_runtime")
-MORE_OF = {"verdict": ("fp_verify",)}
+# ofs_trigger runs the jobs; what they are made of is part of what it runs.
+MORE_OF = {
+    "verdict": ("fp_verify",),
+    "df": ("fp_models",),
+    "actions": ("fp_models",),
+    "ofs_trigger": ("fp_ofs", "fp_mf", "fp_models"),
+}
 PACKAGE_OF = {"archive": "fp_rtdl", "actions": "fp_df"}
 _CODE = {".py", ".sql", ".json", ".html", ".toml", ".lock"}
 
