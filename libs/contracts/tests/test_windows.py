@@ -58,10 +58,17 @@ def test_the_second_window_flows_behind_the_promotion() -> None:
     [
         ALL[:5],
         (*ALL[:5], switched(5, bundle_ref=None, source="guardrails", reason="corrupt")),
+        (*ALL[:5], switched(5, bundle_ref=None)),
         (*ALL[:5], switched(5, source="fallback")),
         (*ALL[:5], switched(5, effective_us=100, revision=2)),
     ],
-    ids=["a partition is silent", "one is on guardrails", "one is on the fallback", "one reported another switch"],
+    ids=[
+        "a partition is silent",
+        "one is on guardrails",
+        "one names no bundle",
+        "one is on the fallback",
+        "one reported another switch",
+    ],
 )
 def test_a_promotion_that_does_not_stand_everywhere_begins_nothing(bundles: tuple[c.BundleSwitched, ...]) -> None:
     assert not may_begin(state_of(windows_ended={1: ENDED}, bundles=bundles), 2)

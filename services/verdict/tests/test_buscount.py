@@ -45,3 +45,21 @@ def test_holes_are_found_and_what_lies_beyond_the_end_is_none() -> None:
     assert holes([item(0, 2), item(3, 4)], {place: 0}, {place: 4}) == [f"{topics.LABELS}[0]: 2 to 3"]
     assert holes([item(0, 2)], {place: 0}, {place: 4}) == [f"{topics.LABELS}[0]: 2 to 4"]
     assert holes([], {place: 0}, {place: 0}) == []
+
+
+def test_what_is_ordered_before_a_window_is_hashed_and_not_counted() -> None:
+    heads = [
+        pack(Header(kind, TAG, "s", seq, at))
+        for seq, (kind, at) in enumerate(
+            [(Kind.DECISION, 89), (Kind.DECISION, 90), (Kind.LABEL_ASSERTION, 95), (Kind.LABEL_ASSERTION, 100),
+             (Kind.AUTH_REQUEST, 89), (Kind.AUTH_REQUEST, 90), (Kind.FLOW_ANCHOR, 91)], 1
+        )
+    ]  # fmt: skip
+    digest = hashlib.sha256(b"".join(framed(at, head) for at, head in enumerate(heads))).hexdigest()
+    count = BusCount(TAG, [item(0, len(heads), digest)], since_us=90, labels_since_us=100)
+    seen = [count.take(topics.LABELS, 0, at, b"k", head, b"v", None) for at, head in enumerate(heads)]
+    assert (count.counts()["decisions"], count.counts()["labels"]) == (1, 1)
+    assert (count.ingress(), count.requests()) == (2, 1)
+    assert [head.order_us for head in seen if head is not None] == [90, 100, 90, 91]
+    assert count.take(topics.LABELS, 0, 9, b"k", heads[1], b"v", None) is None
+    assert count.mismatches() == []
