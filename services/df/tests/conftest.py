@@ -18,7 +18,7 @@ from fp_df.domain import Switch
 from fp_df.marks import Batch, StateMark, Truth
 from fp_df.plan import PARTITIONS, RunPlan
 from fp_df.policy import Policy
-from fp_df.service import Decider
+from fp_df.service import Decider, Models
 from fp_runtime.bus import Out, Record
 from fp_runtime.errors import Fenced
 from fp_runtime.failpoint import disarm
@@ -194,13 +194,13 @@ class World:
     def write(self, outs: Sequence[Out]) -> None:
         assert all(delivery.error is None for delivery in self.bus.producer().publish(outs))
 
-    def decider(self, parts: Sequence[int] = tuple(range(PARTITIONS))) -> Decider:
+    def decider(self, parts: Sequence[int] = tuple(range(PARTITIONS)), models: Models | None = None) -> Decider:
         def known(switch: Switch) -> bool:
             return switch.effective_us in self.announced
 
         store = MemoryStore(self.tables)
         return Decider(
-            self.plan, parts, store, self.bus.consumer("df"), self.bus.producer(), known, self.clock
+            self.plan, parts, store, self.bus.consumer("df"), self.bus.producer(), known, self.clock, models
         )  # fmt: skip
 
     def actor(self, parts: Sequence[int] = tuple(range(PARTITIONS))) -> Actor:

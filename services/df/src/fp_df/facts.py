@@ -16,7 +16,7 @@ from fp_df.catalogue import Catalogue
 from fp_df.gates import DecisionFacts
 from fp_df.marks import Truth
 from fp_df.plan import ACTIONS_STAGE, PARTITIONS, STAGE, plan_of
-from fp_df.replay import Replay
+from fp_df.replay import Replay, Scores, served_of
 from fp_runtime import outbox, progress
 from fp_runtime.bus import Consumer
 from fp_runtime.postgres import Connection
@@ -90,14 +90,19 @@ def chain_facts(
     return heads, faults[:MAX_FAULTS]
 
 
-def gather(conn: Connection, consumer: Consumer, state: RunState, catalogue: Catalogue) -> DecisionFacts:
+def gather(
+    conn: Connection, consumer: Consumer, state: RunState, catalogue: Catalogue, models: Scores
+) -> DecisionFacts:  # fmt: skip
     """All facts of P9 as of now."""
     run = state.platform_run_id
     assert state.header is not None
     found = topic_counts(consumer, state)
-    replay = Replay(run, plan_of(state.header, catalogue).switches)
+    plan, decided = plan_of(state.header, catalogue), progress.load_all(conn, run, STAGE)
+    truths = {part: Truth.from_bytes(at.n, at.doc) for part, at in decided.items()}
+    replay = Replay(run, plan.switches, served_of(plan, truths), models)
     for body in _bodies(conn, run, "df:", topics.RTDL):
         replay.take(body)
+    replay.close()
     audited = chain.from_iterable(_bodies(conn, run, prefix, topics.AUDIT) for prefix in ("df:", "al:"))
     chains, faults = chain_facts(run, audited, replay.fingerprints)
     heads = _stored_heads(conn, run)

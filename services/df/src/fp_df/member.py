@@ -117,13 +117,14 @@ def act(settings: DfSettings, catalogue: Catalogue, shared: ActShared, process: 
 def evaluators(settings: DfSettings, catalogue: Catalogue) -> dict[str, Evaluate]:
     """P9, evaluated over its own connection once the stream has been decided to its end."""
     conn = connect(settings.pg_dsn, f"{settings.instance}/gates")
+    models = models_of(settings)
 
     def p9(state: RunState) -> Evaluation | None:
         if not facts.caught_up(conn, state):
             return None
         consumer = open_consumer(settings, "fp.df.gates", fetch=FetchProfile.BULK)
         try:
-            return evaluate_p9(facts.gather(conn, consumer, state, catalogue))
+            return evaluate_p9(facts.gather(conn, consumer, state, catalogue, models))
         finally:
             consumer.close()
 

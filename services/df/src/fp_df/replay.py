@@ -1,21 +1,63 @@
 """R1: each recorded decision again from its recorded inputs, bit for bit (dataflow.md §8). Pure."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
 import orjson
 
+from fp_contracts.bundle import BundleRef
 from fp_contracts.canonical import trusted_bytes
 from fp_contracts.derive import vector_bytes
 from fp_contracts.reasons import Degrade
 from fp_contracts.timestamps import to_us
 from fp_df import domain, payloads
-from fp_df.domain import SCHEMA_MISMATCH, Switch
+from fp_df.domain import SCHEMA_MISMATCH, Scored, Switch
+from fp_df.marks import Truth
+from fp_df.plan import RunPlan
+from fp_df.serving import NOTHING, Served, advice
 from fp_df.snapshot import Snapshot, origin_of
 from fp_features import CORE_V1, Payment, unpack
 
-_OF_SNAPSHOT = frozenset(Degrade) - {Degrade.MODEL_MISSING, Degrade.RULE_ERRORED}
+_OF_SNAPSHOT = frozenset({Degrade.JOIN_TIMEOUT, Degrade.WINDOW_END, Degrade.FLOW_REBIND})
+_BATCH = 500
+
+
+class Scores(Protocol):
+    """What scores again: the same bits as when it was decided."""
+
+    def score(self, bundle: BundleRef, vectors: Sequence[tuple[float, ...]]) -> list[Scored]:
+        """What a bundle says of each vector. Unavailable when it cannot be opened."""
+        ...
+
+
+class _Case(NamedTuple):
+    """A recorded decision with the inputs it gives, waiting for its score."""
+
+    recorded: Mapping[str, Any]
+    decision_id: str
+    part: int
+    offset: int
+    snapshot: Snapshot
+    vector: tuple[float, ...]
+    order_us: int
+    served: Served
+
+
+def _guardrails(_part: int, _order_us: int) -> Served:
+    return NOTHING
+
+
+def served_of(plan: RunPlan, truths: Mapping[int, Truth]) -> Callable[[int, int], Served]:
+    """(partition, order_us) to what decided there, as each partition's progress has journaled it."""
+    times = plan.switch_times()
+
+    def served(part: int, order_us: int) -> Served:
+        journal = truths[part].serving
+        passed = [place for place in journal if place == 0 or times[place] <= order_us]
+        return journal[max(passed)] if passed else NOTHING
+
+    return served
 
 
 @dataclass(slots=True)
@@ -24,32 +66,64 @@ class Replay:
 
     run: str
     switches: Sequence[Switch]
+    served: Callable[[int, int], Served] = _guardrails
+    models: Scores | None = None
     replayed: int = 0
     unequal: int = 0
     fingerprints: dict[str, str] = field(default_factory=dict)
     """decision_id -> what R3 compares of it, recomputed."""
     actions: set[str] = field(default_factory=set)
+    _waiting: list[_Case] = field(default_factory=list)
 
     def take(self, body: bytes) -> None:
-        """One decision as its exact published bytes: policy in force, action, reasons, intents, ids, all of it."""
+        """One decision as its exact published bytes: policy and bundle in force, score, action, reasons, ids, all.
+
+        Those that a bundle scored are compared a batch at a time, the last by `close`.
+        """
         envelope = orjson.loads(body)
         recorded = envelope["payload"]
         self.replayed += 1
         self.actions.update(intent["action_id"] for intent in recorded["intents"])
         try:
-            again = self._again(recorded, to_us(envelope["ts_utc"]))
+            case = self._case(recorded, to_us(envelope["ts_utc"]))
+            if case.served.bundle is None:
+                self._compare(case, None)
+            else:
+                self._waiting.append(case)
         except (KeyError, TypeError, ValueError):
             self.unequal += 1
-            return
-        self.fingerprints[recorded["decision_id"]] = again.fingerprint
-        self.unequal += again.payload.encode() != trusted_bytes(recorded)
+        if len(self._waiting) == _BATCH:
+            self.close()
 
-    def _again(self, recorded: Mapping[str, Any], order_us: int) -> payloads.Rendered:
-        vector = unpack(vector_bytes(recorded["feature_vector"]))
-        policy = domain.policy_at(self.switches, order_us)
-        decided = domain.make_decision(self.run, _inputs(recorded), vector, policy)
-        at = recorded["snapshot_offset"]
-        return payloads.render(decided, at["partition"], at["offset"])
+    def close(self) -> None:
+        """Score and compare what waits. Unavailable when its bundle cannot be opened."""
+        groups: dict[str, list[_Case]] = {}
+        for case in self._waiting:
+            groups.setdefault(str(case.served.ref), []).append(case)
+        self._waiting = []
+        for group in groups.values():
+            bundle = group[0].served.bundle
+            assert bundle is not None
+            assert self.models is not None
+            for case, scored in zip(group, self.models.score(bundle, [c.vector for c in group]), strict=True):
+                self._compare(case, scored)
+
+    def _case(self, recorded: Mapping[str, Any], order_us: int) -> _Case:
+        snapshot, vector = _inputs(recorded), unpack(vector_bytes(recorded["feature_vector"]))
+        part, offset = recorded["snapshot_offset"]["partition"], recorded["snapshot_offset"]["offset"]
+        served = NOTHING
+        if snapshot.schema_digest == CORE_V1.schema_digest:
+            if len(vector) != len(CORE_V1.names):
+                raise ValueError(f"{len(vector)} features are no vector")
+            served = self.served(part, order_us)
+        return _Case(recorded, recorded["decision_id"], part, offset, snapshot, vector, order_us, served)
+
+    def _compare(self, case: _Case, scored: Scored | None) -> None:
+        recorded, policy = case.recorded, domain.policy_at(self.switches, case.order_us)
+        decided = domain.make_decision(self.run, case.snapshot, case.vector, policy, advice(case.served, scored))
+        again = payloads.render(decided, case.part, case.offset)
+        self.fingerprints[case.decision_id] = again.fingerprint
+        self.unequal += again.payload.encode() != trusted_bytes(recorded)
 
 
 def _inputs(recorded: Mapping[str, Any]) -> Snapshot:
