@@ -41,8 +41,6 @@ def main(arguments: list[str]) -> int:
     stop = threading.Event()
     for name in (signal.SIGTERM, signal.SIGINT):
         signal.signal(name, lambda *_: stop.set())
-    # A build makes millions of objects that live until it ends: looking for garbage among them costs a third.
-    gc.disable()
     try:
         request = OfsRequest.model_validate_json(given.request.read_bytes())
         return _run(request, given, Progress(_say, stop))
@@ -98,4 +96,6 @@ def _say(line: str) -> None:
 
 
 if __name__ == "__main__":
+    # A build makes millions of objects that live until it ends: looking for garbage among them is wasted.
+    gc.disable()
     sys.exit(main(sys.argv[1:]))
