@@ -84,6 +84,20 @@ def test_mlflow_that_is_down_exits_4_and_nothing_can_be_promoted(published: Any,
     assert not [stored.key for stored in out.list("training/") if stored.key.endswith("result.json")]
 
 
+def test_a_job_has_one_blas_thread_so_that_a_memory_limit_cannot_hang_it() -> None:
+    program = (
+        "import json, threadpoolctl, fp_mf.job\n"
+        "print(json.dumps([it['num_threads'] for it in threadpoolctl.threadpool_info() if 'blas' in it['user_api']]))"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "OPENBLAS_NUM_THREADS"}
+    told = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=110, check=True, env=environment
+    )
+    threads = json.loads(told.stdout)
+    assert threads
+    assert set(threads) == {1}
+
+
 def test_a_cancelled_run_says_so_and_leaves_no_result(published: Any, tmp_path: Path) -> None:
     path = job_file(tmp_path, published.root, published.request)
     with subprocess.Popen(
