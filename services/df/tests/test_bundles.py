@@ -87,18 +87,29 @@ def test_the_merge_is_held_at_a_switch_until_the_registry_settles_it(kit: Any, t
                                "rolled back": {r.bundle_text(bundle)}, "again": {r.bundle_text(bundle)}}  # fmt: skip
 
 
-def test_a_policy_switch_and_a_bundle_switch_hold_at_whichever_comes_first(kit: Any, tmp_path: Path) -> None:
-    learning = make(kit, tmp_path, later=(Switch(T1 - 10_000_000, kit.older),))
+@pytest.mark.parametrize("policy_us", [T1 - 10_000_000, T1, T1 + 10_000_000])
+def test_a_policy_switch_and_a_bundle_switch_hold_at_whichever_comes_first(
+    kit: Any, tmp_path: Path, policy_us: int
+) -> None:
+    learning = make(kit, tmp_path, later=(Switch(policy_us, kit.older),))
+
+    def announce() -> None:
+        learning.world.announced.add(policy_us)
+
+    def promote() -> None:
+        learning.promote(learning.bundle(), T1)
+
+    steps = {policy_us: announce, T1: promote}
+    if policy_us == T1:
+        announce()
     decider = learning.run()
-    assert len(learning.world.tables.decisions) == 50
-    learning.world.announced.add(T1 - 10_000_000)
-    learning.world.settle(decider)
-    assert len(learning.world.tables.decisions) == 60
-    learning.promote(learning.bundle(), T1)
-    learning.world.settle(decider)
+    for at_us in sorted(steps):
+        assert len(learning.world.tables.decisions) == (at_us - sample.START_US) // 1_000_000
+        steps[at_us]()
+        learning.world.settle(decider)
     assert len(learning.world.tables.decisions) == kit.count
-    assert sum(part.switched[1] for part in decider.partitions.values()) == 50
-    assert sum(part.switched[2] for part in decider.partitions.values()) == 60
+    places = [sum(part.switched[place] for part in decider.partitions.values()) for place in (1, 2)]
+    assert places == [(at_us - sample.START_US) // 1_000_000 for at_us in (policy_us, T1)]
 
 
 def test_a_rollback_and_a_second_promotion_take_effect_where_they_are_pinned(kit: Any, tmp_path: Path) -> None:
