@@ -190,6 +190,7 @@ def jobs_server() -> Iterator[tuple[str, list[tuple[str, Any]]]]:
     server.server_close()
 
 
+@pytest.mark.timeout(400)
 def test_the_sdk_speaks_the_shapes_that_the_runner_reads(jobs_server: tuple[str, list[tuple[str, Any]]]) -> None:
     sdk = pytest.importorskip("databricks.sdk", reason="the extra `databricks` is not installed")
     url, asked = jobs_server
