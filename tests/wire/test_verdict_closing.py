@@ -1,6 +1,7 @@
 """Verdict on real servers: its queries, P16 from the real log and objects, and the published verdict verified."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -17,13 +18,14 @@ from fp_runtime.kafka import open_admin, open_consumer, open_producer
 from fp_runtime.meter import Sample, Usage
 from fp_runtime.postgres import Connection, connect, transaction
 from fp_runtime.settings import RuntimeSettings
-from fp_verdict import adapters, busfacts, spinefacts
+from fp_verdict import adapters, busfacts, spinefacts, windows
 from fp_verdict.closing import ClosingDesk, metered_until
 from fp_verdict.reading import PageDesk
 from fp_verdict.service import Reporter
+from fp_verdict.windowdesk import WindowDesk
 from fp_verify.bundle import export, load, verify_bundle
-from fp_verify.log import RawRecord
-from fp_verify.sample import RUN, GreenRun, until_p11
+from fp_verify.log import RawRecord, read_log
+from fp_verify.sample import RUN, GreenRun, make_config, until_p11, until_p15
 
 pytestmark = pytest.mark.stack
 NOW_US = 1_800_000_000_000_000
@@ -108,6 +110,27 @@ def _verify(run: GreenRun, store: FileStore, tmp_path: Path, conn: Connection) -
     assert result.mismatches == ()
     assert (result.verdict, result.spine_verdict) == ("BLOCKED", "GREEN")
     assert metered_until(conn, RUN, 10) == run.metered
+
+
+def test_window_2_is_looked_at_on_real_servers_and_not_judged_before_it_is_merged(
+    settings: RuntimeSettings, conn: Connection, tmp_path: Path
+) -> None:
+    store = FileStore(tmp_path / "evidence")
+    admin = open_admin(settings)
+    admin.create_topics([*topics.DATA, topics.CONTROL])
+    admin.close()
+    whole = until_p15(run=GreenRun(0, 1, controllog.partition_of_run(RUN), make_config("full")))
+    known = [r for r in whole.records if b'"type":"window_reconciled"' not in r.value]
+    state = read_log(RUN, known).state
+    starts = {name: dict.fromkeys(map(str, range(topics.TOPICS[name].partitions)), 0) for name in topics.DATA}
+    assert state.header is not None
+    state = replace(state, header=state.header.model_copy(update={"start_offsets": starts}))
+    reader = partial(open_consumer, settings, "fp.verdict", fetch=FetchProfile.BULK)
+    desk = WindowDesk(conn, store, FileStore(tmp_path / "archive"), reader, lambda: 0.0)
+    assert desk.react(state) == ()
+    failing = {p.name for p in windows.evaluate(desk.gather(state)) if not p.ok}
+    assert failing == {"merged up to", "evidence of P1–P11 read back"}
+    assert list(store.list("")) == []
 
 
 def test_every_query_of_p11_runs_on_an_empty_database(conn: Connection) -> None:

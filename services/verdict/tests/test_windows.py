@@ -115,6 +115,15 @@ def test_what_may_still_come_is_not_final_and_a_wrong_decider_is() -> None:
     assert windows.settled(windows.evaluate(facts()))
 
 
+def test_a_window_stands_still_while_spend_goes_on() -> None:
+    later = facts(replace(WHOLE, metered=12, booked=9, unbooked=3))
+    moved = facts(replace(WHOLE, rows={**NOW, "outcomes": 10}))
+    now = windows.outline(windows.report("run", facts()))
+    assert windows.report("run", later)["equations"] != windows.report("run", facts())["equations"]
+    assert windows.outline(windows.report("run", later)) == now
+    assert windows.outline(windows.report("run", moved)) != now
+
+
 def report_of(part: int, revision: int, effective_us: int, bundle: str | None) -> BundleSwitched:
     return BundleSwitched(
         bundle_slot="s", revision=revision, bundle_ref=bundle, source="global" if bundle else "guardrails",

@@ -66,17 +66,19 @@ class WindowDesk:
         facts = self.gather(state)
         # Reading the topics back is dear: it takes at most a quarter of this thread's time.
         self._look_at = self._clock() + max(PAUSE_S, 3 * (self._clock() - began))
+        if not windows.complete(facts):
+            return False
         report = windows.report(state.platform_run_id, facts)
-        if not windows.settled(windows.evaluate(facts)) and not self._stands_still(facts, report):
+        if not windows.settled(windows.evaluate(facts)) and not self._stands_still(report):
             return False
         self._store.put(key, canonical_bytes(report))
         return True
 
-    def _stands_still(self, facts: WindowFacts, report: Mapping[str, Any]) -> bool:
-        """Whether everything is merged and the same was seen for the last looks."""
-        seen = str({**report, "checks": None})
+    def _stands_still(self, report: Mapping[str, Any]) -> bool:
+        """Whether the same was seen for the last looks."""
+        seen = str(windows.outline(report))
         self._looks = (seen, self._looks[1] + 1 if self._looks[0] == seen else 1)
-        return windows.complete(facts) and self._looks[1] >= STILL
+        return self._looks[1] >= STILL
 
     def gather(self, state: RunState) -> WindowFacts:
         """All facts as of now; the topics are read only once everything is merged and the archive has no hole."""

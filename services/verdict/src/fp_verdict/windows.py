@@ -139,6 +139,11 @@ def settled(predicates: Sequence[Predicate]) -> bool:
     return all(p.ok for p in predicates) or any(p.final and not p.ok for p in predicates)
 
 
+def outline(document: Mapping[str, Any]) -> list[Any]:
+    """What stands still once nothing of the window comes any more; spend goes on."""
+    return [document["rows"], document["bus"], document["decisions_by_bundle"]]
+
+
 def announcement(document: Mapping[str, Any], ref: EvidenceRef) -> WindowReconciled:
     """The event that a report asks for."""
     checks = tuple(Check.model_validate(check) for check in document["checks"])
