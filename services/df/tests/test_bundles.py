@@ -356,8 +356,11 @@ def test_the_gauge_moves_with_the_position(kit: Any, tmp_path: Path, monkeypatch
 def test_other_slots_other_scopes_and_junk_are_passed_over(kit: Any, tmp_path: Path) -> None:
     learning = make(kit, tmp_path)
     learning.world.write([Out(topics.REGISTRY_EVENTS, REGISTRY_PART, b"payment_fraud", b"junk", b"")])
-    other = learning.promotion(learning.bundle(), T1)
-    learning.say(*other, scope=SCOPE.model_copy(update={"bundle_slot": "other"}))
+    bundle = learning.bundle()
+    other = learning.promotion(bundle, T1)
+    elsewhere = SCOPE.model_copy(update={"bundle_slot": "other"})
+    retired = r.BundleRetired(scope=SCOPE, bundle=bundle, actor="bo", reason="there", at_us=1)
+    learning.say(retired, *other, scope=elsewhere)
     learning.say(*other, scope=SCOPE.model_copy(update={"environment": "local.another_run"}))
     learning.run()
     assert len(learning.world.tables.decisions) == 60

@@ -276,7 +276,8 @@ def test_a_nan_in_a_snapshot_fails_that_payment_closed_and_replays(kit: Any, tmp
     feed = sample.Feed()
     nan = derive.vector_text(pack_vector([math.nan] + [0.0] * (len(CORE_V1.snapshot_names) - 1)))
     lines = [feed.snapshot(0, T1, "acc-1"), feed.snapshot(1, T1, "acc-1", feature_vector=nan),
-             feed.snapshot(2, T1, "acc-1"), feed.snapshot(3, T1, "acc-1", feature_schema_digest="f" * 64),
+             feed.snapshot(2, T1, "acc-1"),
+             feed.snapshot(3, T1, "acc-1", feature_schema_digest="f" * 64, feature_vector="AAAAAAAA8D8="),
              *feed.marks(kit.end_us)]  # fmt: skip
     learning = make(kit, tmp_path, lines=lines)
     bundle = learning.bundle()
