@@ -132,6 +132,20 @@ def test_mistakes_are_told_in_one_line(cell: Cell, drilled: dict[str, Any]) -> N
     cell.fp("resume", "--from", "P8", "--reason", "not blocked", code=2)
 
 
+def test_a_full_run_of_a_world_too_small_to_learn_from_blocks_by_name_and_verifies(
+    cell: Cell, reference: dict[str, str]
+) -> None:
+    ended = cell.json("run", "--world", "tiny", "--scope", "full", "--no-drill", "--approve-as", "reviewer", code=3)
+    states = {row["phase"]: row["state"] for row in ended["phases"]}
+    assert [states[phase] for phase in ("P11", "P12", "P13", "P14", "P15")] == ["PASS"] * 3 + ["BLOCKED", "OPEN"]
+    (row,) = [row for row in ended["phases"] if row["phase"] == "P14"]
+    assert {blocker["code"] for blocker in row["blockers"]} == {"DFULL-RUN-B14"}
+    assert (ended["verdict"], ended["final"]) == ("BLOCKED", True)
+    final = json.loads(cell.fp("evidence", "show", "final_verdict", ended["platform_run_id"]))
+    assert {"P14 BLOCKED", "P15 OPEN", "window 2: nothing shows that it is reconciled"} <= set(final["open"])
+    assert cell.json("verify", ended["bundle"])["result"] == "PASS"
+
+
 def test_a_service_of_each_kind_killed_in_mid_run_changes_nothing(cell: Cell, reference: dict[str, str]) -> None:
     cell.fp("run", "--world", "tiny", "--no-drill", "--pace", "150", "--detach")
     run = json.loads((cell.folder / "latest.json").read_text())["platform_run_id"]

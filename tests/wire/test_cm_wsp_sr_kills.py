@@ -331,6 +331,65 @@ def test_a_producer_killed_after_sending_loses_and_doubles_nothing(cell: Cell) -
     assert ledger["declared"]["sent"] == summary["sent"]
 
 
+def test_window_2_waits_for_a_promotion_and_p7_stays_on_window_1(cell: Cell) -> None:
+    """Five partitions on the bundle begin nothing, the sixth does; then lanes go on with their last sequences."""
+    manifest = tiny_world(f"file://{cell.folder}/oracle")
+    start_us, end_us = whole_window(manifest)
+    turn_us = start_us + (end_us - start_us) * 3 // 4
+    windows = (Window(start_us=start_us, end_us=turn_us), Window(start_us=turn_us, end_us=end_us))
+    header = cell.pin(make_config(manifest_fingerprint=manifest.fingerprint, windows=windows, scope="full"))
+    cell.tell(header, (c.RunReady(ready_id=h32("ready")), ()))
+    for service in ("ig", "cm_ls", "wsp"):
+        cell.start(service)
+
+    def said(kind: type[c.ControlPayload], at_least: int) -> list[Any] | None:
+        found = [payload for _, payload in cell.control(RUN) if isinstance(payload, kind)]
+        return found if len(found) >= at_least else None
+
+    def beats() -> int:
+        return sum(beat.instance == "wsp-0" for beat in said(c.ServiceHeartbeat, 0) or [])
+
+    (first,) = until(partial(said, c.WindowEnded, 1), 60, "window 1 has ended", interval_s=0.3)
+    events = [on_the_bundle(part, turn_us) for part in range(TOPICS[RTDL].partitions)]
+    cell.tell(header, *events[:5])
+    known = beats()
+    until(lambda: beats() > known or None, 30, "wsp lives and has read the log", interval_s=0.5)
+    assert said(c.WindowEnded, 2) is None
+    with cell.open() as conn:
+        assert lines_of(conn) == sum(first.lane_seqs[str(lane)] for lane in range(header.config.lanes))
+    cell.tell(header, events[5])
+    first, second = until(partial(said, c.WindowEnded, 2), 60, "window 2 has ended", interval_s=0.3)
+    assert all(second.lane_seqs[lane] > seq for lane, seq in first.lane_seqs.items())
+    state = RunState(RUN, header=header, windows_ended={1: first, 2: second})
+    settings = IgSettings(
+        instance="ig-0", kafka_bootstrap=cell.stack.kafka_bootstrap, pg_dsn=cell.dsn("fp_ig"),
+        evidence_url=f"file://{cell.folder}/evidence", topic_prefix=cell.prefix, producer_keys=KEYS,
+        ig_url=cell.environ("ig")["FP_IG_URL"],
+    )  # fmt: skip
+    proof = Committed(KafkaBus(settings), partial(connect, settings.pg_dsn, "proof"), lambda: 0).evaluate(state)
+    assert broken(proof) == []
+    sent = sum(first.lane_seqs[str(lane)] for lane in range(header.config.lanes))
+    assert proof.documents["receipt_summary"]["sent"] == sent
+    with cell.open() as conn:
+        assert lines_of(conn) == sum(second.lane_seqs[str(lane)] for lane in range(header.config.lanes)) > sent
+
+
+def on_the_bundle(part: int, effective_us: int) -> controllog.Event:
+    """A df partition's report that the promoted bundle decides."""
+    event = c.BundleSwitched(
+        bundle_slot="payment_fraud", revision=1, bundle_ref="bundle:x", source="global", effective_us=effective_us,
+        partition=part, merged_n=1,
+    )  # fmt: skip
+    return event, ("payment_fraud", "1", str(part))
+
+
+def lines_of(conn: Connection) -> int:
+    """Lines that the gateway has classed."""
+    row = conn.execute("SELECT count(*) FROM ig.line").fetchone()
+    assert row is not None
+    return int(row[0])
+
+
 def passed(run: str, phase: str) -> c.GatePassed:
     receipt = c.Receipt(phase=phase, attempt=1, spend_microusd=0, first_sample=0, last_sample=0, window_us=0,
                         artifacts=(), risk_retired="x")  # fmt: skip

@@ -62,11 +62,12 @@ def why(state: RunState, phase: str) -> dict[str, Any]:
 def _next(state: RunState, phase: str, waiting: list[str]) -> str:
     if state.passed(phase):
         return "nothing: the phase is closed"
-    if state.state_of(phase) == "BLOCKED":
+    over = state.closed is not None or state.stopped is not None
+    if state.state_of(phase) == "BLOCKED" and not over:
         return f"mend what is named above, then: fp resume --from '{phase}' --reason '…'"
     if waiting:
         return f"fp why '{waiting[0]}'"
-    if state.closed or state.stopped:
+    if over:
         return "the run is over: start another one with `fp run`"
     now = standing(state)
     if now is not None and now.startswith(f"{phase} "):

@@ -75,6 +75,8 @@ def test_why_names_what_a_phase_waits_for_and_the_way_on() -> None:
     assert found["next"] == "fp why 'P7'"
     blocked = status.why(RunState(RUN, attempts={"P8": Attempt(1, "BLOCKED")}), "P8")
     assert "fp resume --from 'P8'" in blocked["next"]
+    over = status.why(RunState(RUN, attempts={"P6": Attempt(1, "BLOCKED")}, closed=CLOSED), "P6")
+    assert "resume" not in over["next"]
 
 
 def test_every_end_names_the_next_command() -> None:
