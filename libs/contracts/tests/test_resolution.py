@@ -143,6 +143,18 @@ def test_a_bundle_published_with_other_bytes_under_its_digest_is_not_the_publish
     assert "not published" in registry.passed_over[0]
 
 
+def test_a_second_run_that_trains_the_same_model_publishes_a_bundle_of_its_own() -> None:
+    again = bundle("a").model_copy(update={"bundle_id": named("again"), "manifest": ref("again")})
+    later = EVERYBODY.model_copy(update={"environment": "local.second"})
+    second = [event.model_copy(update={"bundle": again}) for event in (
+        *ready("a", scope=later), promoted("a", 1, None, scope=later),
+    )]  # fmt: skip
+    registry = folded(*ready("a"), promoted("a", 1, None), *second)
+    assert registry.passed_over == ()
+    assert registry.scope(later).active == again
+    assert registry.scope(EVERYBODY).active == bundle("a")
+
+
 def test_of_two_promotions_at_once_the_first_on_the_topic_counts() -> None:
     registry = folded(*ready("a", "b"), promoted("a", 1, None), promoted("b", 1, None))
     assert registry.scope(EVERYBODY).active == bundle("a")

@@ -56,7 +56,7 @@ class ScopeState:
 
 @dataclass(frozen=True, slots=True)
 class Registry:
-    """What the registry topic says. `passed_over` names events that were not applied, and why."""
+    """What the registry topic says. `published` by bundle id; `passed_over` names events not applied, and why."""
 
     published: Mapping[str, BundlePublished] = field(default_factory=dict)
     approved: frozenset[tuple[Scope, str]] = frozenset()
@@ -73,7 +73,7 @@ def fold(registry: Registry, event: RegistryPayload) -> Registry:
     """The next state. Total: an event that must not count is passed over with its reason. Repeats change nothing."""
     match event:
         case BundlePublished():
-            return replace(registry, published={event.bundle.model_digest: event, **registry.published})
+            return replace(registry, published={event.bundle.bundle_id: event, **registry.published})
         case BundleApproved():
             if event.actor == event.requester:
                 return _passed_over(registry, event, "approved by its requester")
@@ -111,7 +111,7 @@ def _bundle_faults(registry: Registry, event: BundlePromotedActive | BundleRolle
     if event.bundle is None:
         return []
     digest, faults = event.bundle.model_digest, []
-    known = registry.published.get(digest)
+    known = registry.published.get(event.bundle.bundle_id)
     if known is None or known.bundle != event.bundle:
         faults.append("the bundle is not published")
     if (event.scope, digest) not in registry.approved:

@@ -113,7 +113,7 @@ class Switchboard:
 
     def _resolved(self, registry: Registry, order_us: int) -> Served:
         def unusable(bundle: BundleRef) -> str | None:
-            published = registry.published.get(bundle.model_digest)
+            published = registry.published.get(bundle.bundle_id)
             if published is None:
                 return "not published"
             return "; ".join(incompatibilities(published, self._plan.serving)) or self._load(bundle)
