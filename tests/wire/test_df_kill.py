@@ -1,4 +1,7 @@
-"""df, its action layer and the actuator as real processes on real servers: killed anywhere, P9 closes."""
+"""df, its action layer and the actuator as real processes on real servers: killed anywhere, P9 closes.
+
+In a full run df is held where a bundle takes over, scores from there on and reports it; P9 stays on window 1.
+"""
 
 import os
 import random
@@ -16,7 +19,8 @@ import httpx
 import orjson
 import pytest
 
-from fp_contracts import topics
+from fp_contracts import registry, topics
+from fp_contracts.bundle import BundleManifest, BundleRef
 from fp_contracts.control import (
     BudgetPosture,
     ControlPayload,
@@ -30,6 +34,8 @@ from fp_contracts.control import (
 from fp_contracts.fold import RunState
 from fp_contracts.header import Header, Kind, pack, unpack
 from fp_contracts.ids import phase_execution_id, run_tag
+from fp_contracts.partition import partition_of
+from fp_contracts.records import body_of
 from fp_contracts.runconfig import (
     PolicySwitch,
     RunConfig,
@@ -38,15 +44,21 @@ from fp_contracts.runconfig import (
     Window,
     config_digest,
 )
-from fp_df import audit, sample
+from fp_df import audit, facts, sample
 from fp_df.catalogue import policies
-from fp_df.plan import plan_of
-from fp_df.replay import Replay
+from fp_df.gates import evaluate_p9
+from fp_df.marks import Truth
+from fp_df.models import Models
+from fp_df.plan import STAGE, plan_of
+from fp_df.replay import Replay, served_of
 from fp_features import CORE_V1
+from fp_models import pack as pack_bundle
+from fp_models.logistic import LogisticModel
 from fp_operator.stack import StackAddresses
-from fp_runtime import controllog, kafka
+from fp_runtime import controllog, kafka, progress
 from fp_runtime.bus import FetchProfile, Out, Record
 from fp_runtime.deadline import until
+from fp_runtime.evidence import open_store, ref_of
 from fp_runtime.postgres import connect, ensure_roles
 from fp_runtime.settings import RuntimeSettings
 
@@ -183,15 +195,14 @@ def cell(stack: StackAddresses, database: str, topic_prefix: str, tmp_path: Path
     made.stop()
 
 
-@pytest.fixture
-def header(cell: Cell) -> RunHeader:
-    """A pinned run with a policy switch, announced on control, with a budget posture."""
+def config_of(**changed: Any) -> RunConfig:
+    """A spine run with one policy switch, unless changed."""
     digest = "a" * 64
     limit = SpendLimit(
         phase="P9", max_spend_microusd=10**9, expected_duration_s=60, hard_stop="4x",
         expected_artifacts=("decision_snapshot", "action_snapshot", "audit_snapshot"),
     )  # fmt: skip
-    config = RunConfig(
+    made = RunConfig(
         profile="local", scope="spine", manifest_fingerprint="b" * 64,
         windows=(Window(start_us=sample.START_US, end_us=END_US),), feature_schema_digest=CORE_V1.schema_digest,
         policies={rev: found for rev, (_, found) in policies().items()}, policy_initial="spine-v1",
@@ -199,6 +210,11 @@ def header(cell: Cell) -> RunHeader:
         authority_digest=digest, handles_digest=digest, image_manifest_digest=digest, price_table_digest=digest,
         envelopes=(limit,),
     )  # fmt: skip
+    return made.model_copy(update=changed)
+
+
+def pin(cell: Cell, config: RunConfig) -> RunHeader:
+    """Pin a run, as sr would, and give it a budget posture."""
     pinned = RunHeader(
         platform_run_id=RUN, scenario_run_id="a" * 32, config=config, run_config_digest=config_digest(config),
         start_offsets={name: {str(part): 0 for part in range(topic.partitions)} for name, topic in
@@ -212,7 +228,7 @@ def header(cell: Cell) -> RunHeader:
             " VALUES (%s, %s, %s, %s, %s, %s)",
             (RUN, pinned.scenario_run_id, pinned.run_config_digest, pinned.pin_partition, 0, b""),
         )
-    ref = EvidenceRef(key="evidence/test", sha256=digest, size=1)
+    ref = EvidenceRef(key="evidence/test", sha256="a" * 64, size=1)
     cell.tell(pinned, RunPinned(header=pinned, header_ref=ref))
     cell.tell(pinned, BudgetPosture(month="2026-01", spend_microusd=0, alert=0, as_of_us=now_us()))
     return pinned
@@ -222,8 +238,8 @@ def auth_requests() -> list[Out]:
     """The AUTH_REQUESTs behind the snapshots: only their headers are counted."""
     tag = run_tag(RUN)
     return [
-        Out(topics.TRAFFIC, 0, b"m", b"{}", pack(Header(Kind.AUTH_REQUEST, tag, "ig-0", seq, sample.START_US)))
-        for seq in range(1, COUNT + 1)
+        Out(topics.TRAFFIC, 0, b"m", b"{}", pack(Header(Kind.AUTH_REQUEST, tag, "ig-0", number + 1, at_us)))
+        for number, at_us in enumerate(range(sample.START_US, END_US - 1, 1_000_000))
     ]
 
 
@@ -240,9 +256,8 @@ def close_upstream(cell: Cell, header: RunHeader) -> None:
     )  # fmt: skip
 
 
-def test_killed_anywhere_every_payment_is_decided_once_and_every_action_done_once(
-    cell: Cell, header: RunHeader
-) -> None:
+def test_killed_anywhere_every_payment_is_decided_once_and_every_action_done_once(cell: Cell) -> None:
+    header = pin(cell, config_of())
     pins = controllog.header_pins(header)
     lines = list(sample.world(sample.Feed(pins), COUNT, END_US))
     rng = random.Random(2)
@@ -297,3 +312,133 @@ def _check_effects(cell: Cell) -> None:
     assert rows[0] == COUNT
     assert totals["effects"] == rows[1]
     assert totals["repeats"] >= 1
+
+
+T1 = sample.START_US + 120 * 1_000_000
+TWO_WINDOWS = (Window(start_us=sample.START_US, end_us=T1), Window(start_us=T1, end_us=END_US))
+
+
+def put_bundle(cell: Cell) -> BundleRef:
+    """A logistic bundle that goes by the amount, in the learning store."""
+    width, names = len(CORE_V1.names), list(CORE_V1.names)
+    model = LogisticModel((0.0,) * width, (10_000.0, *(1.0,) * (width - 1)), (0.2, *(0.0,) * (width - 1)), -1.0)
+    files = pack_bundle(
+        {
+            "family": "logistic", "feature_set": "core.v1", "feature_schema_digest": CORE_V1.schema_digest,
+            "feature_names": names, "policy_rev": "spine-v1", "dataset_fingerprint": "d" * 64,
+            "dataset_sha256": "d" * 64, "train_request_digest": "d" * 64, "code_release": "r",
+            "environment_lock_digest": "d" * 64,
+            "thresholds": {"step_up_ppm": 300_000, "review_ppm": 500_000, "block_ppm": 600_000},
+        },
+        model.to_bytes(),
+    )  # fmt: skip
+    store, raw = open_store(cell.environ["FP_LEARNING_URL"]), files["bundle.json"]
+    manifest = BundleManifest.model_validate_json(raw)
+    for name, body in files.items():
+        store.put(f"bundles/b/{name}", body)
+    return BundleRef(
+        bundle_id=manifest.bundle_id, model_digest=manifest.model_digest, manifest=ref_of("bundles/b/bundle.json", raw)
+    )
+
+
+def promote(cell: Cell, header: RunHeader, bundle: BundleRef) -> None:
+    """Publish, approve, promote, roll back and promote again, as ofs_trigger would."""
+    times = registry.switch_times(TWO_WINDOWS)
+    assert times is not None
+    common = {"scope": registry.scope_of(header), "at_us": 1}
+    by = {**common, "bundle": bundle, "actor": "bo"}
+    offered = registry.BundlePublished.model_validate(
+        {
+            **common, "bundle": bundle, "feature_set": "core.v1", "feature_schema_digest": CORE_V1.schema_digest,
+            "policy_rev": "spine-v1", "capabilities": ("family:logistic",), "dataset_fingerprint": "d" * 64,
+            "eval_report": EvidenceRef(key="e/r", sha256="d" * 64, size=1), "requester": "ana",
+        }
+    )  # fmt: skip
+    activate, back = registry.BundlePromotedActive.model_validate, registry.BundleRolledBack.model_validate
+    events = (
+        offered, registry.BundleApproved.model_validate({**by, "requester": "ana"}),
+        activate({**by, "previous": None, "revision": 1, "effective_us": times.promote_us}),
+        back({**by, "bundle": None, "previous": bundle, "revision": 2, "effective_us": times.rollback_us,
+              "reason": "drill"}),
+        activate({**by, "previous": None, "revision": 3, "effective_us": times.repromote_us}),
+    )  # fmt: skip
+    slot, pins = registry.FRAUD_SLOT, controllog.header_pins(header)
+    part = partition_of(slot, topics.TOPICS[topics.REGISTRY_EVENTS].partitions)
+    bodies = [body_of(pins, event.type, registry.registry_event_id(event), 1, "test", event) for event in events]
+    cell.write([Out(topics.REGISTRY_EVENTS, part, slot.encode(), body, b"") for body in bodies])
+
+
+def test_a_bundle_takes_over_where_it_is_pinned_whatever_is_killed_and_p9_stays_on_window_1(
+    cell: Cell, tmp_path: Path
+) -> None:
+    cell.environ["FP_LEARNING_URL"] = (tmp_path / "learning").as_uri()
+    cell.left = {"df-0": ["df.before_commit", "df.after_commit"]}
+    header = pin(cell, config_of(scope="full", windows=TWO_WINDOWS, policy_switches=()))
+    cell.write([*auth_requests(), *sample.world(sample.Feed(controllog.header_pins(header)), COUNT, END_US)])
+    for instance in ("actuator-0", "df-0", "actions-0"):
+        cell.start(instance)
+    close_upstream(cell, header)
+    cell.wait(lambda: cell.state().state_of("P9") != "OPEN", "P9 closes")
+    attempt = cell.state().attempts["P9"]
+    assert attempt.event is not None
+    assert [check for check in attempt.event.checks if not check.ok] == []
+    assert attempt.state == "PASS"
+    assert len(cell.read(topics.RTDL, Kind.DECISION)) == 120  # held there: one payment a second
+    assert cell.state().bundles == ()
+    bundle = put_bundle(cell)
+    cell.running["df-0"].kill()
+    promote(cell, header, bundle)
+    cell.wait(lambda: len(cell.state().bundles) == 18, "three reports of six partitions")
+    cell.wait(lambda: len(cell.read(topics.RTDL, Kind.DECISION)) == COUNT, "window 2 is decided")
+    reports = cell.state().bundles
+    ref = registry.bundle_text(bundle)
+    assert {(e.revision, e.bundle_ref, e.source) for e in reports} == {
+        (1, ref, "global"), (2, None, "guardrails"), (3, ref, "global"),
+    }  # fmt: skip
+    assert sum(e.merged_n for e in reports if e.revision == 1) == 120
+    _check_scored(cell, header, ref)
+
+
+@dataclass
+class Meanwhile:
+    """A consumer; while topics are read, another process commits one more audit row."""
+
+    inner: Any
+    cell: Cell
+
+    def ends(self, places: Any) -> Any:
+        with connect(self.cell.settings.pg_dsn, "test-meanwhile") as conn:
+            conn.execute(
+                "INSERT INTO df.audit (run, chain, chain_seq, kind, decision_id, prev_hash, record_hash)"
+                " SELECT run, 'OUTCOME:0', 1000000, 'OUTCOME', decision_id, fingerprint, fingerprint"
+                " FROM df.decision WHERE n = 1 LIMIT 1"
+            )
+        return self.inner.ends(places)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.inner, name)
+
+
+def _check_scored(cell: Cell, header: RunHeader, ref: str) -> None:
+    """Every decision of window 2 by what was in force, R1 equal.
+
+    P9, evaluated again, counts window 1 alone, at one moment whatever is committed meanwhile.
+    """
+    records, plan = cell.read(topics.RTDL, Kind.DECISION), plan_of(header, policies())
+    payloads = [(unpack(record.header).order_us, orjson.loads(record.value)["payload"]) for record in records]
+    assert {payload["bundle_ref"] for at, payload in payloads if at < T1} == {None}
+    assert sum(payload["bundle_ref"] == ref for _, payload in payloads) > 60
+    models = Models(lambda: open_store(cell.environ["FP_LEARNING_URL"]))
+    state, consumer = cell.state(), kafka.open_consumer(cell.settings, "test.facts")
+    with connect(cell.settings.pg_dsn, "test-facts") as conn:
+        truths = {part: Truth.from_bytes(at.n, at.doc) for part, at in progress.load_all(conn, RUN, STAGE).items()}
+        found = facts.gather(conn, Meanwhile(consumer, cell), state, policies(), models)
+    consumer.close()
+    replay = Replay(RUN, plan.switches, served_of(plan, truths), models)
+    for record in records:
+        replay.take(record.value)
+    replay.close()
+    assert (replay.replayed, replay.unequal) == (COUNT, 0)
+    assert found.row_decisions == found.topic_decisions == found.replayed == found.topic_auth_requests == 120
+    assert set(found.by_posture) <= {"GUARDRAILS_ONLY", "DEGRADED_CONTEXT"}
+    assert [check.name for check in evaluate_p9(found).predicates if not check.ok] == []
