@@ -209,8 +209,8 @@ class Partition:
         """Decide what was taken; the effects with the progress to commit, None when the truth did not move."""
         self._decide()
         horizon = self._merge.horizon_us
-        if self._hold_us is None or horizon < self._hold_us:
-            self._pass_switches(horizon)
+        # Held at a switch: what lies before it has taken effect, whether a head came to show it or not.
+        self._pass_switches(horizon if self._hold_us is None else min(horizon, self._hold_us - 1))
         truth = Truth(
             max(self._n, self._decided_n), dict(self._writer.seqs), self._chain_seq, self._chain_hash, horizon,
             self._next_offset, sum(self._merge.open_gaps().values()), dict(self._passed), dict(self._serving),
