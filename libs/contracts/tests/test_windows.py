@@ -7,7 +7,7 @@ import pytest
 from fp_contracts import control as c
 from fp_contracts.fold import RunState
 from fp_contracts.runconfig import RunConfig, RunHeader, Window, config_digest
-from fp_contracts.windows import flowing, may_begin
+from fp_contracts.windows import flowing, may_begin, switches_passed
 
 RUN, HEX = "platform_20260101T000000Z", "a" * 64
 WINDOWS = (Window(start_us=0, end_us=90), Window(start_us=90, end_us=120))
@@ -79,3 +79,11 @@ def test_nothing_flows_twice_out_of_turn_or_out_of_scope() -> None:
     assert not may_begin(state_of("spine", windows_ended={1: ENDED}, bundles=ALL), 2)
     assert not may_begin(state_of(windows=WINDOWS[:1], windows_ended={1: ENDED}, bundles=ALL), 2)
     assert not may_begin(state_of(windows_ended={1: ENDED}, bundles=ALL), 3)
+
+
+def test_no_partition_is_held_once_each_reported_every_switch() -> None:
+    times = (90, 100, 105)
+    said = tuple(switched(part, effective_us=at, revision=n) for n, at in enumerate(times, 1) for part in range(6))
+    assert switches_passed(state_of(bundles=said))
+    assert not switches_passed(state_of(bundles=said[:-1]))
+    assert not switches_passed(state_of("spine", WINDOWS[:1], bundles=said))

@@ -32,6 +32,16 @@ def promotion_stands(state: RunState) -> bool:
     return on_it == set(range(topics.TOPICS[topics.RTDL].partitions))
 
 
+def switches_passed(state: RunState) -> bool:
+    """Whether every df partition reported each pinned switch of window 2: none is held at one any more."""
+    times = None if state.header is None else switch_times(state.header.config.windows)
+    parts = set(range(topics.TOPICS[topics.RTDL].partitions))
+    return times is not None and all(
+        {event.partition for event in state.bundles if event.effective_us == at_us} == parts
+        for at_us in times.ascending()
+    )
+
+
 def flowing(state: RunState) -> int | None:
     """The window that is being sent now; None before READY and between windows."""
     windows = () if state.header is None else state.header.config.windows

@@ -15,7 +15,7 @@ from fp_contracts.fold import RunState
 from fp_contracts.header import NONE_TS, Header, Kind
 from fp_contracts.ids import run_tag
 from fp_contracts.registry import FRAUD_SLOT, switch_times
-from fp_contracts.windows import FIRST, SECOND
+from fp_contracts.windows import FIRST, SECOND, switches_passed
 from fp_runtime import evidence, meter, progress
 from fp_runtime.bus import Consumer, Record
 from fp_runtime.controllog import Event
@@ -50,8 +50,8 @@ class WindowDesk:
     def react(self, state: RunState) -> Sequence[Event]:
         """window_reconciled once the window is through: when all holds, or when what does not stays so."""
         over = state.header is None or state.closed is not None or state.stopped is not None
-        if over or SECOND not in state.windows_ended or SECOND in state.reconciled:
-            return ()
+        if over or SECOND not in state.windows_ended or SECOND in state.reconciled or not switches_passed(state):
+            return ()  # what df holds at a switch is not missing: it waits for the corridor
         key = report_key(state.platform_run_id)
         if not self._store.exists(key) and not self._judged(state, key):
             return ()
