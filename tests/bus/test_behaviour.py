@@ -228,6 +228,17 @@ def test_a_paused_partition_is_silent_and_goes_on_without_a_gap(env: Env) -> Non
         assert [record.offset for record in seen if record.partition == partition] == list(range(100))
 
 
+def test_an_assignment_starts_anew_whatever_was_paused_before(env: Env) -> None:
+    consumer = env.consumer("g")
+    env.producer().publish(numbered(3))
+    consumer.assign({TP: 0})
+    assert len(read(consumer, 3)) == 3
+    consumer.pause([TP])
+    consumer.assign({TP: 3})
+    env.producer().publish(numbered(2))
+    assert [record.offset for record in read(consumer, 2)] == [3, 4]
+
+
 def test_several_topics_in_one_assignment_keep_their_logical_names(env: Env) -> None:
     env.producer().publish([out(b"a", topic=AUDIT), out(b"c", topic=CONTROL)])
     consumer = env.consumer("g")

@@ -113,6 +113,8 @@ class KafkaConsumer:
         self._logical = {physical(self._prefix, topic): topic for topic, _ in starts}
         self._assigned = frozenset(starts)
         self._client.assign([self._native(tp, offset) for tp, offset in starts.items()])
+        # The client keeps a pause over a new assignment of the same partition: nothing would ever come of it.
+        self._client.resume([self._native(tp) for tp in starts])
 
     def poll(self, max_records: int, timeout_s: float) -> list[Record]:
         """See bus.Consumer; raises also Unavailable for a broker's refusal and BusBroken."""
