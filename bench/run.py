@@ -138,15 +138,15 @@ def _quantile(values: list[int], percent: float) -> float:
 
 
 def _usage(environment: Environment, pinned: Pinned) -> list[tuple[str, int, int]]:
-    """(process, CPU µs, highest mean RSS in bytes between two samples) over the run, from the meter."""
+    """(process, CPU µs, mean RSS in bytes) over the run, from the meter."""
     with connect(environment.settings().pg_dsn, "fp-bench") as conn:
         rows = conn.execute(
-            "SELECT process, sum(cpu_us)::bigint, max(rss_bytes_s / greatest(seconds, 0.5))::bigint FROM ("
-            " SELECT *, extract(epoch FROM at - lag(at) OVER (PARTITION BY instance ORDER BY id)) AS seconds"
-            " FROM ops.meter WHERE run = %s) AS sample GROUP BY process ORDER BY 2 DESC",
+            "SELECT process, sum(cpu_us)::bigint,"
+            " (sum(rss_bytes_s) / greatest(extract(epoch FROM max(at) - min(at)), 1))::bigint"
+            " FROM ops.meter WHERE run = %s GROUP BY process ORDER BY 2 DESC",
             (pinned.run,),
         ).fetchall()
-    return [(str(name), int(cpu), int(rss or 0)) for name, cpu, rss in rows]
+    return [(str(name), int(cpu), int(rss)) for name, cpu, rss in rows]
 
 
 def _figure(name: str, value: float, unit: str, n: int, baseline: float | None = None) -> dict[str, Any]:
