@@ -132,18 +132,29 @@ def test_mistakes_are_told_in_one_line(cell: Cell, drilled: dict[str, Any]) -> N
     cell.fp("resume", "--from", "P8", "--reason", "not blocked", code=2)
 
 
-def test_a_full_run_of_a_world_too_small_to_learn_from_blocks_by_name_and_verifies(
+def test_a_full_run_of_a_world_too_small_to_learn_from_blocks_by_name_and_can_be_resumed(
     cell: Cell, reference: dict[str, str]
 ) -> None:
-    ended = cell.json("run", "--world", "tiny", "--scope", "full", "--no-drill", "--approve-as", "reviewer", code=3)
+    words = ("run", "--world", "tiny", "--scope", "full", "--no-drill", "--approve-as", "reviewer")
+    ended = cell.json(*words, code=3)
     states = {row["phase"]: row["state"] for row in ended["phases"]}
-    assert [states[phase] for phase in ("P11", "P12", "P13", "P14", "P15")] == ["PASS"] * 3 + ["BLOCKED", "OPEN"]
-    (row,) = [row for row in ended["phases"] if row["phase"] == "P14"]
-    assert {blocker["code"] for blocker in row["blockers"]} == {"DFULL-RUN-B14"}
-    assert (ended["verdict"], ended["final"]) == ("BLOCKED", True)
-    final = json.loads(cell.fp("evidence", "show", "final_verdict", ended["platform_run_id"]))
-    assert {"P14 BLOCKED", "P15 OPEN", "window 2: nothing shows that it is reconciled"} <= set(final["open"])
-    assert cell.json("verify", ended["bundle"])["result"] == "PASS"
+    assert [states[phase] for phase in ("P11", "P12", "P13", "P14", "P15", "P16")] == ["PASS"] * 3 + [
+        "BLOCKED", "OPEN", "OPEN"
+    ]  # fmt: skip
+    assert blockers_of(ended, "P14") == {"DFULL-RUN-B14"}
+    run = ended["platform_run_id"]
+    cell.fp("resume", run, "--from", "P14", "--reason", "see that the run is still open")
+    again = cell.json("watch", run, "--timeout", "400", code=3)
+    (row,) = [row for row in again["phases"] if row["phase"] == "P14"]
+    assert (row["state"], row["attempt"]) == ("BLOCKED", 2)
+    assert blockers_of(again, "P14") == {"DFULL-RUN-B14"}
+    cell.fp("stop", run, "--reason", "the world is too small to learn from")
+
+
+def blockers_of(ended: dict[str, Any], phase: str) -> set[str]:
+    """Blocker codes of a phase."""
+    (row,) = [row for row in ended["phases"] if row["phase"] == phase]
+    return {blocker["code"] for blocker in row["blockers"]}
 
 
 def test_a_service_of_each_kind_killed_in_mid_run_changes_nothing(cell: Cell, reference: dict[str, str]) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from fp_contracts.fold import RunState
-from fp_contracts.phases import SPINE
+from fp_contracts.phases import SPINE, VERDICT_INPUTS
 from fp_operator.mesh import check_fatal
 from fp_operator.pinning import Follower, Pinned
 from fp_operator.stack import Supervisor
@@ -59,7 +59,7 @@ def over(state: RunState) -> str | None:
         return "verdict"
     if state.stopped is not None:
         return "stopped"
-    if any(phase in SPINE for phase in state.blocked()):
+    if any(phase in SPINE or phase in VERDICT_INPUTS for phase in state.blocked()):
         return "blocked"
     return None
 

@@ -25,12 +25,13 @@ def verdict(spine: Word, whole: Word = "BLOCKED") -> c.VerdictPublished:
     )  # fmt: skip
 
 
-def test_a_watch_ends_by_verdict_stop_or_a_blocked_spine_phase_only() -> None:
+def test_a_watch_ends_by_verdict_stop_or_a_phase_that_waits_for_the_operator_only() -> None:
     assert following.over(RunState(RUN)) is None
     assert following.over(RunState(RUN, verdict=verdict("GREEN"))) is None
     assert following.over(RunState(RUN, verdict=verdict("GREEN"), closed=CLOSED)) == "verdict"
     assert following.over(RunState(RUN, stopped=c.RunStopped(actor="a", reason="b"))) == "stopped"
     assert following.over(RunState(RUN, attempts={"P8": Attempt(1, "BLOCKED")})) == "blocked"
+    assert following.over(RunState(RUN, attempts={"P14": Attempt(1, "BLOCKED")})) == "blocked"
     assert following.over(RunState(RUN, attempts={"P16": Attempt(1, "BLOCKED")})) is None
 
 

@@ -110,10 +110,13 @@ class ClosingDesk:
 
 
 def scope_is_open(state: RunState) -> bool:
-    """Whether phases of a full scope may still close; a spine's scope ends with P11, any scope with a block."""
-    if state.header is None or state.header.config.scope == "spine" or state.blocked():
+    """Whether phases of a full scope may still close; a spine's scope ends with P11.
+
+    A blocked phase is waited for: P16 opens without unresolved blockers (spec P16), so a resume finds the run open.
+    """
+    if state.header is None or state.header.config.scope == "spine":
         return False
-    return any(state.state_of(key) == "OPEN" for key in VERDICT_INPUTS)
+    return not all(state.passed(key) for key in VERDICT_INPUTS)
 
 
 def metered_until(conn: Connection, run: str, last_sample: int) -> int:
