@@ -55,7 +55,7 @@ from fp_features import CORE_V1
 from fp_models import pack as pack_bundle
 from fp_models.logistic import LogisticModel
 from fp_operator.stack import StackAddresses
-from fp_runtime import controllog, kafka, progress
+from fp_runtime import controllog, kafka, outbox, progress
 from fp_runtime.bus import FetchProfile, Out, Record
 from fp_runtime.deadline import until
 from fp_runtime.evidence import open_store, ref_of
@@ -419,6 +419,13 @@ class Meanwhile:
         return getattr(self.inner, name)
 
 
+def everything_recorded(cell: Cell) -> bool:
+    """Whether every committed record has its publish fact: they come up to 0.1 s later (ADR 9)."""
+    with connect(cell.settings.pg_dsn, "test-outbox") as conn:
+        sources = [f"{stage}:{part}" for stage in ("df", "al") for part in range(6)]
+        return not any(outbox.unpublished(conn, RUN, source, 1) for source in sources)
+
+
 def _check_scored(cell: Cell, header: RunHeader, ref: str) -> None:
     """Every decision of window 2 by what was in force, R1 equal.
 
@@ -429,6 +436,7 @@ def _check_scored(cell: Cell, header: RunHeader, ref: str) -> None:
     assert {payload["bundle_ref"] for at, payload in payloads if at < T1} == {None}
     assert sum(payload["bundle_ref"] == ref for _, payload in payloads) > 60
     models = Models(lambda: open_store(cell.environ["FP_LEARNING_URL"]))
+    cell.wait(lambda: everything_recorded(cell), "the last publish facts are recorded")
     state, consumer = cell.state(), kafka.open_consumer(cell.settings, "test.facts")
     with connect(cell.settings.pg_dsn, "test-facts") as conn:
         truths = {part: Truth.from_bytes(at.n, at.doc) for part, at in progress.load_all(conn, RUN, STAGE).items()}

@@ -55,6 +55,9 @@ class Client:
     def assign(self, _partitions: object) -> None:
         return None
 
+    def resume(self, _partitions: object) -> None:
+        return None
+
 
 @pytest.fixture
 def slept() -> list[float]:

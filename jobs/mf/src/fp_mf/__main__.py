@@ -5,6 +5,7 @@ Progress is JSON lines on stdout, the last line is {"result": …}. Exit 0 done 
 """
 
 import argparse
+import os
 import resource
 import signal
 import sys
@@ -105,4 +106,7 @@ def _tell(result: MfResult, wall_ms: int) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    code = main(sys.argv[1:])
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)  # after a cancel native threads may still run, and their destructors abort an orderly exit
