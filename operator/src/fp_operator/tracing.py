@@ -7,11 +7,10 @@ import orjson
 
 from fp_contracts import topics
 from fp_contracts.canonical import sha256_hex
-from fp_contracts.derive import vector_bytes
 from fp_contracts.ids import identity_key
 from fp_contracts.ingress import INGRESS_TYPES
 from fp_contracts.timestamps import to_text
-from fp_features import unpack
+from fp_operator.decisions import number
 from fp_runtime.bus import Consumer, Record
 from fp_runtime.errors import UserError
 from fp_runtime.postgres import Connection
@@ -97,7 +96,7 @@ class Tracer:
                 "step": "decision", "decision_id": decision_id, "topic": topics.RTDL, "partition": part,
                 "offset": offset, "record_sha256": sha256_hex(body), "action": decision["action"],
                 "reason_codes": decision["reason_codes"], "posture": decision["posture"],
-                "score": _number(decision["score"]), "bundle_ref": decision["bundle_ref"],
+                "score": number(decision["score"]), "bundle_ref": decision["bundle_ref"],
                 "policy_rev": decision["policy_rev"], "snapshot_hash": decision["snapshot_hash"],
                 "intents": decision["intents"],
             },
@@ -175,8 +174,3 @@ class Tracer:
             if record.offset == offset:
                 return record
         raise UserError(f"{topic} {partition} {offset}", "the bus does not have it", "see the archive of the run")
-
-
-def _number(score: str | None) -> float | None:
-    """A recorded score as the number it is."""
-    return None if score is None else unpack(vector_bytes(score))[0]

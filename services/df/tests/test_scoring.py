@@ -22,7 +22,7 @@ from fp_df import domain, ids, models, payloads, sample
 from fp_df.domain import GUARDRAILS, Advice, Scored
 from fp_df.models import Models
 from fp_df.policy import Policy, Rule, Term
-from fp_df.replay import Replay, served_of
+from fp_df.replay import Replay, served_of, without_model
 from fp_df.serving import Served, advice
 from fp_features import CORE_V1, unpack
 from fp_features import pack as pack_vector
@@ -310,3 +310,14 @@ def test_all_partitions_of_a_turn_are_scored_in_one_call(kit: Any, tmp_path: Pat
     learning.promote(learning.bundle(), T1)
     learning.run()
     assert sizes == [60]
+
+
+def test_without_the_model_each_payment_is_decided_as_a_run_that_has_none_decides_it(
+    kit: Any, decided: Learning, expected: Any
+) -> None:
+    alone = {one["source_event"]["event_id"]: one["action"]
+             for one in (orjson.loads(body)["payload"] for _, _, body in expected["DECISION"])}  # fmt: skip
+    recorded = [payload for _, payload in decided.decisions()]
+    found = {one["source_event"]["event_id"]: without_model(one, kit.policy) for one in recorded}
+    assert found == alone
+    assert any(found[one["source_event"]["event_id"]] != one["action"] for one in recorded)

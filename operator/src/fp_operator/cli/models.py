@@ -1,13 +1,31 @@
-"""fp models: what people decide about model bundles."""
+"""fp models: what people decide about model bundles, and what these did."""
 
 import typer
+from rich.table import Table
 
-from fp_operator import approving, pinning, project
-from fp_operator.cli.output import DryRunOption, Format, OutputOption, ReasonOption, RunArgument, emit_json, told
+from fp_operator import approving, effect, pinning, project
+from fp_operator.cli.output import (
+    DryRunOption,
+    Format,
+    OutputOption,
+    ReasonOption,
+    RunArgument,
+    console,
+    emit_json,
+    told,
+)
 from fp_operator.runs import reading
 from fp_runtime.evidence import open_store
 
-models = typer.Typer(help="Approve the candidate bundle of a run.", no_args_is_help=True)
+_SHARES = (
+    ("average precision", "average_precision_ppm"), ("card precision", "card_precision_ppm"),
+    ("false positives", "false_positive_ppm"),
+)  # fmt: skip
+_MONEY = (
+    ("fraud money blocked", "fraud_blocked_minor"), ("fraud money stopped", "fraud_stopped_minor"),
+    ("legitimate money blocked", "legit_blocked_minor"),
+)  # fmt: skip
+models = typer.Typer(help="Model bundles of a run: approve one, and see what it changed.", no_args_is_help=True)
 
 
 @models.command()
@@ -30,3 +48,37 @@ def approve(
             emit_json(document | {"dry_run": dry_run})
             return
         typer.echo(f"{actor} approved bundle {bundle.bundle_id} of {state.platform_run_id}\nnext: fp watch")
+
+
+@models.command("effect")
+def effect_(run: str | None = RunArgument, output: Format = OutputOption) -> None:
+    """What the model changed in window 2: its decisions against the guardrails alone on the same payments."""
+    with told(), reading(project.state_dir()) as reader:
+        found = effect.of_run(reader.conn, reader.state(run))
+    if output is Format.JSON:
+        emit_json(found.document())
+        return
+    show_effect(found)
+
+
+def show_effect(found: effect.Effect) -> None:
+    """The effect as a table for people."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in ("window 2", "with the model", "guardrails only"):
+        table.add_column(heading, justify="left" if heading == "window 2" else "right")
+    for name, field in _SHARES:
+        label = f"{name} @ {found.per_day} a day" if name == "card precision" else name
+        table.add_row(label, *(_share(getattr(side, field)) for side in (found.with_model, found.guardrails)))
+    for name, field in _MONEY:
+        sides = (found.with_model, found.guardrails)
+        table.add_row(name, *(f"{getattr(side, field) / 100:,.2f} {found.currency}" for side in sides))
+    console().print(table)
+    console().print(
+        f"{found.payments:,} payments with {found.frauds} frauds ({found.fraud_minor / 100:,.2f} {found.currency}), as"
+        f" known when window 2 ended; left out: {found.immature:,} not adjudicated yet, {found.uncertain:,} uncertain,"
+        f" {found.without_model:,} decided without a model"
+    )
+
+
+def _share(ppm: int | None) -> str:
+    return "unknown" if ppm is None else f"{ppm / 1e6:.4f}"

@@ -9,12 +9,13 @@ import orjson
 from fp_contracts.bundle import BundleRef
 from fp_contracts.canonical import trusted_bytes
 from fp_contracts.derive import vector_bytes
-from fp_contracts.reasons import Degrade
+from fp_contracts.reasons import Action, Degrade
 from fp_contracts.timestamps import to_us
 from fp_df import domain, payloads
 from fp_df.domain import SCHEMA_MISMATCH, Scored, Switch
 from fp_df.marks import Truth
 from fp_df.plan import RunPlan
+from fp_df.policy import Policy
 from fp_df.serving import NOTHING, Served, advice
 from fp_df.snapshot import Snapshot, origin_of
 from fp_features import CORE_V1, Payment, unpack
@@ -124,6 +125,12 @@ class Replay:
         again = payloads.render(decided, case.part, case.offset)
         self.fingerprints[case.decision_id] = again.fingerprint
         self.unequal += again.payload.encode() != trusted_bytes(recorded)
+
+
+def without_model(recorded: Mapping[str, Any], policy: Policy) -> Action:
+    """What the guardrails alone ask for on the recorded inputs of a decision: no feature rests on what was decided."""
+    snapshot, vector = _inputs(recorded), unpack(vector_bytes(recorded["feature_vector"]))
+    return domain.judge(snapshot.schema_digest, snapshot.degrade_reasons, vector, policy)[0]
 
 
 def _inputs(recorded: Mapping[str, Any]) -> Snapshot:
