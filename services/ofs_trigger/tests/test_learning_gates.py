@@ -8,6 +8,7 @@ import pytest
 
 from fp_contracts import control as c
 from fp_contracts import topics
+from fp_contracts.dataset import OfsRequest
 from fp_contracts.ids import phase_execution_id
 from fp_contracts.phases import PHASES
 from fp_ofs_trigger.domain import LEARNING_PHASES
@@ -191,6 +192,9 @@ P13_BROKEN = {
     "payments that do not add up": ("manifest", setting("label_counts", "payments", to=101), B13, "payments = all"),
     "files that do not add up": ("manifest", setting("files", 0, "rows", to=1), B13_1, "rows = rows of the files"),
     "another fingerprint": ("manifest", setting("dataset_fingerprint", to="0" * 64), B13_1, "manifest's fingerprint"),
+    "material that P12 did not leave": (
+        "result", setting("material", to={"key": "datasets/x", "sha256": "0" * 64, "size": 1}), B13, "recomputed",
+    ),
     "no manifest": ("result", setting("manifest", to=None), B13_1, "reports that do not read back"),
     "a manifest of nonsense": ("manifest", setting("columns", to=7), B13_1, "reports that do not read back"),
     "no recipe": ("result", setting("rollback_recipe", to=None), B13_1, "reports that do not read back"),
@@ -211,6 +215,17 @@ def test_evidence_of_p12_that_was_changed_blocks_p13(lane: Lane) -> None:
     spoil(lane.evidence, evidence_key(lane, "P12", "readiness"))
     assert lane.close("P13") == "BLOCKED"
     assert lane.blockers("P13")[0].startswith(f"{B13_1} fingerprint that P12 committed: None")
+
+
+def test_what_p12_left_is_handed_to_the_dataset_job_and_what_it_reused_is_said(lane: Lane) -> None:
+    left = {"key": "datasets/x/material/y.arrow", "sha256": "1" * 64, "size": 9}
+    lane.acted.change["result"] = setting("material", to=left)
+    assert lane.close("P12") == "PASS"
+    assert lane.close("P13") == "PASS"
+    request = OfsRequest.model_validate_json(lane.jobs.jobs[lane.state.platform_run_id, "P13", 1].request)
+    assert request.material is not None
+    assert request.material.model_dump(mode="json") == left
+    assert lane.evidence_of("P13", "fingerprint")["reused_material"] == left
 
 
 def test_a_dataset_that_changed_between_p13_and_p14_blocks(lane: Lane) -> None:

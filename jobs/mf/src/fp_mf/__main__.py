@@ -11,6 +11,7 @@ import signal
 import sys
 import threading
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -18,10 +19,11 @@ from pydantic import ValidationError
 from fp_contracts.bundle import MfResult, TrainJob
 from fp_mf import batch, serve
 from fp_mf.errors import Cancelled
-from fp_mf.job import Places, run
+from fp_mf.job import PICTURES, Places, run
 from fp_mf.progress import say_line, speaker
 from fp_mf.tracking import open_tracker
 from fp_models import BundleBroken, NotFinite
+from fp_runtime.beside import Beside
 from fp_runtime.errors import Unavailable, UserError
 from fp_runtime.evidence import EvidenceMissing, open_store
 
@@ -76,7 +78,9 @@ def _run(request: str, out: str, dry: bool, stop: threading.Event) -> int:
     places = Places(datasets, active, open_store(_url(out), job.s3_endpoint), open_tracker(job.tracking_url))
     started = time.perf_counter()
     try:
-        result = run(job.request, places, speaker(stop), dry=dry)
+        # Beside: matplotlib takes a second to import, and the checks need no pictures.
+        with nullcontext() if dry else Beside(PICTURES) as drawing:
+            result = run(job.request, places, speaker(stop), dry=dry, drawing=drawing)
     except Cancelled:
         result = MfResult(
             platform_run_id=job.request.platform_run_id, train_request_digest=job.request.digest,

@@ -8,7 +8,7 @@ from fp_contracts.bundle import PROFILE_FILE, TrainRequest
 from fp_contracts.canonical import parse_strict, sha256_hex
 from fp_mf import drift
 from fp_mf.errors import fail
-from fp_mf.evaluate import Trained
+from fp_mf.evaluate import Fitted
 from fp_models import Bundle, BundleBroken, fetch
 
 
@@ -20,12 +20,12 @@ class Active:
     profile: Mapping[str, Any] | None = None
     notes: tuple[str, ...] = ()
 
-    def drift(self, trained: Trained) -> dict[str, int]:
+    def drift(self, fitted: Fitted) -> dict[str, int]:
         """PSI (ppm) of the test window against the profile; the active bundle's own scores stand for "score"."""
-        if self.profile is None or trained.active_scores is None:
+        if self.profile is None or fitted.active_scores is None:
             return {}
-        test = trained.split.test
-        return drift.stability(dict(self.profile), test.names, test.features, trained.active_scores)
+        test = fitted.split.test
+        return drift.stability(dict(self.profile), test.names, test.features, fitted.active_scores)
 
 
 def find_active(get: Callable[[str], bytes], request: TrainRequest) -> Active:

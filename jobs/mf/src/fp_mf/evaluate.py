@@ -1,6 +1,6 @@
 """Train the candidate and examine it: everything the report says, from a table to values. Pure but for the fitting."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -31,19 +31,25 @@ class Check(NamedTuple):
     ok: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Trained:
-    """A fitted candidate and all that was found about it; scores are of the test rows."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fitted:
+    """A fitted candidate, as its pictures show it; scores are of the test rows."""
 
-    model_bytes: bytes
-    settings: Boosting
     curve: Curve
     split: Split
     scores: Scores
     baseline_scores: Scores
     active_scores: Scores | None
-    thresholds: Thresholds
     importance: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trained(Fitted):
+    """A fitted candidate and all that was found about it."""
+
+    model_bytes: bytes
+    settings: Boosting
+    thresholds: Thresholds
     shuffled: leakage.Shuffled
     checks: Sequence[Check]
     summary: EvalReport
@@ -54,10 +60,15 @@ class Trained:
         return tuple(check for check in self.checks if not check.ok)
 
 
+def _nobody(_: Fitted) -> None:
+    """Nobody draws."""
+
+
 def train(
-    request: TrainRequest, table: Table, active: Bundle | None, progress: Progress, notes: Sequence[str] = ()
-) -> Trained:
-    """Fit and examine; `notes` go to the report.
+    request: TrainRequest, table: Table, active: Bundle | None, progress: Progress, notes: Sequence[str] = (),
+    on_fitted: Callable[[Fitted], None] = _nobody,
+) -> Trained:  # fmt: skip
+    """Fit and examine; `notes` go to the report. `on_fitted` hears the fit before the checks, which take longer.
 
     Errors: Blocked B14 when the windows do not carry a training or a model answers what is no number.
     """
@@ -69,11 +80,17 @@ def train(
     baseline_scores = _baseline(request, parts)
     active_scores = None if active is None else _scores(active.model, parts.test, "active bundle")
     thresholds = _thresholds(request, parts, model)
+    fitted = Fitted(
+        curve=curve, split=parts, scores=scores, baseline_scores=baseline_scores, active_scores=active_scores,
+        importance=_importance(request, model, table.names),
+    )  # fmt: skip
+    on_fitted(fitted)
     shuffled = leakage.shuffle_check(parts, _refit(request, settings), request.seed, progress)
     summary, checks = _summary(request, parts, (scores, baseline_scores, active_scores), shuffled, notes)
+    found = {name: getattr(fitted, name) for name in Fitted.__slots__}
     return Trained(
-        body, settings, curve, parts, scores, baseline_scores, active_scores, thresholds,
-        _importance(request, model, table.names), shuffled, checks, summary,
+        **found, model_bytes=body, settings=settings, thresholds=thresholds, shuffled=shuffled, checks=checks,
+        summary=summary,
     )  # fmt: skip
 
 

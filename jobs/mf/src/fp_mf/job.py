@@ -10,12 +10,13 @@ from fp_contracts.canonical import canonical_bytes, parse_strict
 from fp_contracts.control import Blocker, EvidenceRef
 from fp_contracts.dataset import DatasetManifest
 from fp_mf import documents
-from fp_mf.active import Active, find_active
+from fp_mf.active import find_active
 from fp_mf.errors import QUALITY, Blocked, fail
-from fp_mf.evaluate import Trained, train
+from fp_mf.evaluate import Fitted, Trained, train
 from fp_mf.progress import Progress
 from fp_mf.table import read_dataset
 from fp_mf.tracking import Record, Tracker
+from fp_runtime.beside import Call, Here
 from fp_runtime.evidence import (
     EvidenceBroken,
     EvidenceConflict,
@@ -27,6 +28,7 @@ from fp_runtime.evidence import (
 )
 
 ROOT, BUNDLES = "training", "bundles"
+PICTURES = "fp_mf.pictures:draw"
 
 
 class Places(NamedTuple):
@@ -55,9 +57,12 @@ def getter(store: EvidenceStore) -> Callable[[str], bytes]:
     return get
 
 
-def run(request: TrainRequest, places: Places, progress: Progress, *, dry: bool = False) -> MfResult:
+def run(
+    request: TrainRequest, places: Places, progress: Progress, *, dry: bool = False, drawing: Call | None = None
+) -> MfResult:
     """Train, examine and publish; or say why not. A job that was killed is run again and gives the same bundle.
 
+    `drawing`: where PICTURES is called, in this process unless given.
     Errors: Unavailable when a store or the tracker is down (nothing that a gate would read is then published),
     Cancelled from `progress`.
     """
@@ -65,14 +70,28 @@ def run(request: TrainRequest, places: Places, progress: Progress, *, dry: bool 
         published = _published(request, places.out)
         if published is not None:
             return published
-        dataset, table = read_dataset(getter(places.datasets), request, progress)
-        active = find_active(getter(places.active), request)
-        trained = train(request, table, active.bundle, progress, active.notes)
+        drawing = drawing or Here(PICTURES)
+        dataset, trained, drift = _trained(request, places, progress, None if dry else drawing)
         if dry:
             return _result(request, trained, "DRY_RUN", {})
-        return _publish(request, places, progress, dataset, trained, active)
+        return _publish(request, places, progress, dataset, trained, drift, drawing)
     except Blocked as blocked:
         return _blocked(request, blocked)
+
+
+def _trained(
+    request: TrainRequest, places: Places, progress: Progress, drawing: Call | None
+) -> tuple[DatasetManifest, Trained, dict[str, int]]:
+    """(dataset, candidate, drift against the active bundle); its pictures are begun on the way."""
+    dataset, table = read_dataset(getter(places.datasets), request, progress)
+    active = find_active(getter(places.active), request)
+
+    def on_fitted(fitted: Fitted) -> None:
+        if drawing is not None:
+            drawing.begin(fitted, active.drift(fitted))
+
+    trained = train(request, table, active.bundle, progress, active.notes, on_fitted)
+    return dataset, trained, active.drift(trained)
 
 
 def _blocked(request: TrainRequest, blocked: Blocked) -> MfResult:
@@ -121,15 +140,13 @@ def _published(request: TrainRequest, out: EvidenceStore) -> MfResult | None:
 
 def _publish(
     request: TrainRequest, places: Places, progress: Progress, dataset: DatasetManifest, trained: Trained,
-    active: Active,
+    drift: Mapping[str, int], drawing: Call,
 ) -> MfResult:  # fmt: skip
-    from fp_mf.pictures import draw  # here, because matplotlib takes a second to import
-
     out, digest = places.out, request.digest
     progress("publish", 0, 3)
-    drawn = draw(trained, active.drift(trained))
-    full = canonical_bytes(documents.report(request, dataset, trained, active.drift(trained)))
+    full = canonical_bytes(documents.report(request, dataset, trained, drift))
     scores = documents.scores_parquet(trained)
+    drawn: dict[str, bytes] = drawing.answer()
     tracked = _tracked(request, places, trained, {"eval_report.json": full, **drawn})
     progress("publish", 1, 3)
     try:

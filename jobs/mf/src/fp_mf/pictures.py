@@ -9,21 +9,21 @@ from matplotlib.figure import Figure
 
 from fp_contracts.bundle import PPM
 from fp_mf import metrics
-from fp_mf.evaluate import Trained
+from fp_mf.evaluate import Fitted
 
 _DPI = 90
 _TOP = 15
 
 
-def draw(trained: Trained, drift: Mapping[str, int]) -> dict[str, bytes]:
+def draw(fitted: Fitted, drift: Mapping[str, int]) -> dict[str, bytes]:
     """File name -> PNG."""
     pictures = {
-        "curves.png": _curves(trained),
-        "calibration.png": _calibration(trained),
-        "importance.png": _bars("share of total gain or weight", trained.importance),
+        "curves.png": _curves(fitted),
+        "calibration.png": _calibration(fitted),
+        "importance.png": _bars("share of total gain or weight", fitted.importance),
     }
-    if trained.curve:
-        pictures["training.png"] = _training(trained.curve)
+    if fitted.curve:
+        pictures["training.png"] = _training(fitted.curve)
     if drift:
         pictures["drift.png"] = _bars("PSI against the last bundle", drift)
     return pictures
@@ -36,11 +36,11 @@ def _png(figure: Figure) -> bytes:
     return body.getvalue()
 
 
-def _curves(trained: Trained) -> bytes:
+def _curves(fitted: Fitted) -> bytes:
     figure = Figure(figsize=(10, 4.5), layout="constrained")
     left, right = figure.subplots(1, 2)
-    labels = trained.split.test.labels
-    for name, scores in _models(trained):
+    labels = fitted.split.test.labels
+    for name, scores in _models(fitted):
         points, ap = metrics.curves(labels, scores), metrics.average_precision(labels, scores)
         left.plot(points.recall, points.precision, label=f"{name}, AP {ap:.3f}")
         right.plot(points.false_positive, points.true_positive, label=name)
@@ -51,23 +51,23 @@ def _curves(trained: Trained) -> bytes:
     return _png(figure)
 
 
-def _models(trained: Trained) -> list[tuple[str, np.ndarray]]:
-    found = [("candidate", trained.scores), ("baseline", trained.baseline_scores)]
-    if trained.active_scores is not None:
-        found.append(("active", trained.active_scores))
+def _models(fitted: Fitted) -> list[tuple[str, np.ndarray]]:
+    found = [("candidate", fitted.scores), ("baseline", fitted.baseline_scores)]
+    if fitted.active_scores is not None:
+        found.append(("active", fitted.active_scores))
     return found
 
 
-def _calibration(trained: Trained) -> bytes:
+def _calibration(fitted: Fitted) -> bytes:
     figure = Figure(figsize=(10, 4.5), layout="constrained")
     left, right = figure.subplots(1, 2)
-    bins = metrics.reliability(trained.split.test.labels, trained.scores)
+    bins = metrics.reliability(fitted.split.test.labels, fitted.scores)
     top = max(max(item.mean_score, item.fraud_share) for item in bins) * 1.05 or 1.0
     left.plot([0, top], [0, top], color="0.7")
     left.plot([item.mean_score for item in bins], [item.fraud_share for item in bins], marker="o")
     left.set(xlabel="mean score", ylabel="share of frauds", title="reliability, ten bins of equal size")
     for label, name in ((0, "legit"), (1, "fraud")):
-        chosen = trained.scores[trained.split.test.labels == label]
+        chosen = fitted.scores[fitted.split.test.labels == label]
         right.hist(chosen, bins=np.linspace(0, 1, 41), log=True, histtype="step", label=name)
     right.set(xlabel="score", ylabel="payments", title="scores of the test window")
     right.legend()

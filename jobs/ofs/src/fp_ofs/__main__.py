@@ -11,16 +11,18 @@ import signal
 import sys
 import threading
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 import orjson
 from pydantic import ValidationError
 
 from fp_contracts.dataset import OfsRequest, OfsResult
-from fp_ofs.build import Build
+from fp_ofs.build import PICTURES, Build
 from fp_ofs.engine import Embedded, Engine
 from fp_ofs.errors import Cancelled
 from fp_ofs.progress import Progress
+from fp_runtime.beside import Beside
 from fp_runtime.errors import Unavailable, UserError
 from fp_runtime.evidence import open_store
 
@@ -68,12 +70,17 @@ def _run(request: OfsRequest, given: argparse.Namespace, progress: Progress) -> 
         raise UserError(f"--out {out}", "it is a file", "name a folder or a store")
     url = out if "://" in out else Path(out).absolute().as_uri()
     archive = open_store(request.archive_url, request.archive_endpoint)
-    build = Build(request, archive, open_store(url, request.out_endpoint), engine, progress, dry=given.dry_run)
     started = time.perf_counter()
-    try:
-        result = build.run()
-    except Cancelled:
-        result = OfsResult(status="CANCELLED", dataset_fingerprint=build.fingerprint, engine=engine.name)
+    with ExitStack() as stack:
+        drawn = request.stage == "dataset" and not given.dry_run
+        # Beside: matplotlib takes a second to import, and the pictures as long again to draw.
+        drawing = stack.enter_context(Beside(PICTURES)) if drawn else None
+        out_store = open_store(url, request.out_endpoint)
+        build = Build(request, archive, out_store, engine, progress, dry=given.dry_run, drawing=drawing)
+        try:
+            result = build.run()
+        except Cancelled:
+            result = OfsResult(status="CANCELLED", dataset_fingerprint=build.fingerprint, engine=engine.name)
     _tell(result, int((time.perf_counter() - started) * _MS))
     return {"BLOCKED": EXIT_BLOCKED, "CANCELLED": EXIT_CANCELLED}.get(result.status, EXIT_DONE)
 

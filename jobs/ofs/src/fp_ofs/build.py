@@ -4,30 +4,35 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import pyarrow as pa
+
 from fp_contracts.control import Blocker, EvidenceRef
 from fp_contracts.dataset import BuildIntent, DatasetManifest, OfsRequest, OfsResult, SplitHint, dataset_fingerprint
 from fp_contracts.evaluation import Predicate
 from fp_features import FeatureSet
-from fp_ofs import checks
+from fp_ofs import checks, kept
 from fp_ofs.archive import ArchiveReader
 from fp_ofs.blind import future_blind_pairs
 from fp_ofs.engine import Engine
 from fp_ofs.errors import BASIS, BUILD, Blocked
 from fp_ofs.history import History, execute_recipe
+from fp_ofs.kept import Kept
 from fp_ofs.labels import known_at
 from fp_ofs.leakage import FEW, Finding, examine, facts_of
 from fp_ofs.material import Material, Say, feature_set_of, gather, read_served
 from fp_ofs.parity import Parity, Served, compare
-from fp_ofs.pictures import pictures
 from fp_ofs.publish import RECIPE, Publisher, put_rows
 from fp_ofs.quality import quality_document
 from fp_ofs.rows import Rows, columns_of, make_rows, row_digest, splits
+from fp_runtime.beside import Call, Here
 from fp_runtime.evidence import EvidenceStore
+
+PICTURES = "fp_ofs.pictures:pictures"
 
 
 @dataclass(slots=True)
 class Told:
-    """What the reports say, as far as the build came; `refs` name those that were put."""
+    """What the reports say, as far as the build came; `refs` name those of the stage whose material is reused."""
 
     documents: dict[str, dict[str, Any]]
     refs: dict[str, EvidenceRef]
@@ -44,19 +49,23 @@ class Build:
 
     def __init__(
         self, request: OfsRequest, archive: EvidenceStore, out: EvidenceStore, engine: Engine, say: Say,
-        *, dry: bool = False,
+        *, dry: bool = False, drawing: Call | None = None,
     ) -> None:  # fmt: skip
+        """`drawing`: where PICTURES is called; in this process unless given."""
         basis = tuple(sorted(request.intent.basis, key=lambda part: (part.topic, part.partition)))
         self.intent: BuildIntent = request.intent.model_copy(update={"basis": basis})
         self.fingerprint = dataset_fingerprint(self.intent)
         self.metrics: dict[str, int] = {}
         self._request = request
         self._reader = ArchiveReader(archive, self.intent.platform_run_id, basis, request.archive_objects)
+        self._out = out
+        self._material: EvidenceRef | None = None
         self._publisher = Publisher(out, self.fingerprint, dry)
         self._history = History(out, request.dataset_name)
         self._engine = engine
         self._say = say
         self._dry = dry
+        self._drawing = drawing or Here(PICTURES)
         self._told = Told({}, {}, [])
 
     def run(self) -> OfsResult:
@@ -71,16 +80,16 @@ class Build:
         if standing is not None:
             return self._already(*standing)
         features = feature_set_of(self.intent)
-        material = gather(self._reader, self.intent, self._engine, self._say)
         whole = self._request.stage == "dataset"
+        found: Material | Kept | None = self._kept() if whole else None
+        found = found or gather(self._reader, self.intent, self._engine, self._say)
         served = read_served(self._reader, self.intent, self._say) if whole else Served()
-        rows = make_rows(
-            material.payments, known_at(material.labels, self.intent.labels), served, self.intent, features
-        )
-        self.metrics |= {"payments": material.payments.num_rows, "rows": rows.table.num_rows}
+        rows = make_rows(found.payments, known_at(found.labels, self.intent.labels), served, self.intent, features)
+        self.metrics |= {"payments": found.payments.num_rows, "rows": rows.table.num_rows}
         parts = splits(rows.table, self.intent.labels.maturity_days)
-        self._examine(material, rows, features, parts)
-        parity = self._compare(material, rows, served, features, parts) if whole else None
+        if isinstance(found, Material):
+            self._examine(found, rows, features, parts)
+        parity = self._compare(found.payments, rows, served, features, parts) if whole else None
         self.metrics |= {"archive_objects": self._reader.objects, "archive_bytes": self._reader.size}
         blockers = tuple(
             Blocker(code=one.code, reason=f"{one.name}: {one.observed}, required {one.required}")
@@ -89,7 +98,19 @@ class Build:
         )
         if blockers:
             return self._blocked(blockers)
-        return self._publish(rows, parts, features) if parity else self._input_ready(rows)
+        if parity:
+            return self._publish(rows, parts, features)
+        assert isinstance(found, Material)
+        return self._input_ready(found, rows)
+
+    def _kept(self) -> Kept | None:
+        """What the input stage left, when the request names it and it reads back: then nothing is recomputed."""
+        ref = self._request.material
+        found = kept.unpack(self._out, ref, self.fingerprint) if ref is not None else None
+        if found is not None:
+            self._material = ref
+            self._told.refs |= {"readiness.json": found.readiness, "leakage.json": found.leakage}
+        return found
 
     def _examine(self, material: Material, rows: Rows, features: FeatureSet, parts: tuple[SplitHint, ...]) -> None:
         """Readiness and leakage: what P12 asks."""
@@ -105,23 +126,31 @@ class Build:
         self._say("checks", 1, 2)
 
     def _compare(
-        self, material: Material, rows: Rows, served: Served, features: FeatureSet, parts: tuple[SplitHint, ...]
+        self, payments: pa.Table, rows: Rows, served: Served, features: FeatureSet, parts: tuple[SplitHint, ...]
     ) -> Parity:
         """Parity and quality: what P13 asks beside the objects themselves."""
-        parity = compare(material.payments, served, features)
-        self._told.add("parity.json", checks.parity(parity), parity.document())
         quality = quality_document(rows, features, parts)
         self._told.add("quality.json", checks.quality(self.intent, rows), quality)
+        if not self._dry:
+            self._drawing.begin(quality)
+        parity = compare(payments, served, features)
+        self._told.add("parity.json", checks.parity(parity), parity.document())
         self._say("checks", 2, 2)
         return parity
 
-    def _input_ready(self, rows: Rows) -> OfsResult:
-        refs = self._put_reports(("readiness.json", "leakage.json"))
-        return self._result("DRY_RUN" if self._dry else "INPUT_READY", row_digest(rows.table, rows.matrix), refs)
+    def _input_ready(self, material: Material, rows: Rows) -> OfsResult:
+        refs, digest = self._put_reports(), row_digest(rows.table, rows.matrix)
+        if self._dry:
+            return self._result("DRY_RUN", digest, {})
+        clean = Kept(material.payments, material.labels, refs["readiness.json"], refs["leakage.json"])
+        body = kept.pack(clean, self.fingerprint)
+        self._material = self._publisher.put(kept.name_of(body), body)
+        return self._result("INPUT_READY", digest, refs)
 
-    def _put_reports(self, names: Sequence[str]) -> dict[str, EvidenceRef]:
-        refs = {name: self._publisher.document(name, self._told.documents[name]) for name in names}
-        return {} if self._dry else refs
+    def _put_reports(self) -> dict[str, EvidenceRef]:
+        """References to every report: put now, or by the stage whose material is reused."""
+        put = {name: self._publisher.document(name, doc) for name, doc in self._told.documents.items()}
+        return {**self._told.refs, **put}
 
     def _publish(self, rows: Rows, parts: tuple[SplitHint, ...], features: FeatureSet) -> OfsResult:
         digest = row_digest(rows.table, rows.matrix)
@@ -129,10 +158,10 @@ class Build:
             return self._result("DRY_RUN", digest, {})
         self._say("publish", 0, 3)
         files = tuple(put_rows(self._publisher, rows.table))
-        refs = self._put_reports(tuple(self._told.documents))
+        refs = self._put_reports()
         self._say("publish", 1, 3)
-        quality = self._told.documents["quality.json"]
-        shown = tuple(self._publisher.put(f"pictures/{name}", body) for name, body in pictures(quality))
+        drawn: dict[str, bytes] = self._drawing.answer()
+        shown = tuple(self._publisher.put(f"pictures/{name}", body) for name, body in drawn.items())
         self._say("publish", 2, 3)
         times = rows.table.column("event_us").to_numpy()
         manifest = DatasetManifest(
@@ -187,6 +216,7 @@ class Build:
         return OfsResult.model_validate(
             {
                 "status": status, "dataset_fingerprint": self.fingerprint, "engine": self._engine.name,
-                "row_digest": digest, "pictures": shown, "blockers": blockers, "metrics": self.metrics, **named,
+                "row_digest": digest, "pictures": shown, "blockers": blockers, "metrics": self.metrics,
+                "material": self._material, **named,
             }
         )  # fmt: skip

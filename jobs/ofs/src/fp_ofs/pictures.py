@@ -1,32 +1,32 @@
 """Pictures of a quality report: the same report gives the same bytes with the same matplotlib."""
 
 import io
-from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+from matplotlib.backends import backend_agg as _loaded_while_nobody_waits  # noqa: F401
+from matplotlib.figure import Figure
 
 _INK, _ALARM, _PALE = "#33526e", "#b4462f", "#b9c6d2"
 _DPI = 100
 
 
-def pictures(quality: Mapping[str, Any]) -> Iterator[tuple[str, bytes]]:
-    """(name, PNG) of each picture."""
-    yield "rows_by_day.png", _png(_by_day(quality["days"]))
-    yield "payments_by_outcome.png", _png(_outcomes(quality["label_counts"]))
-    yield "feature_zeros.png", _png(_zeros(quality["features"]))
+def pictures(quality: Mapping[str, Any]) -> dict[str, bytes]:
+    """Name -> PNG of each picture."""
+    return {
+        "rows_by_day.png": _png(_by_day(quality["days"])),
+        "payments_by_outcome.png": _png(_outcomes(quality["label_counts"])),
+        "feature_zeros.png": _png(_zeros(quality["features"])),
+    }
 
 
-def _figure(height: float, title: str) -> "Figure":
-    from matplotlib.figure import Figure  # here, because matplotlib takes a second to import
-
+def _figure(height: float, title: str) -> Figure:
     figure = Figure(figsize=(9, height), dpi=_DPI, layout="constrained")
     figure.suptitle(title, fontsize=11)
     return figure
 
 
-def _by_day(days: list[dict[str, Any]]) -> "Figure":
+def _by_day(days: list[dict[str, Any]]) -> Figure:
     figure = _figure(4.5, "Rows and frauds by day of event time (UTC)")
     above, below = figure.subplots(2, 1, sharex=True)
     names = [day["day"] for day in days]
@@ -38,7 +38,7 @@ def _by_day(days: list[dict[str, Any]]) -> "Figure":
     return figure
 
 
-def _outcomes(counts: Mapping[str, int]) -> "Figure":
+def _outcomes(counts: Mapping[str, int]) -> Figure:
     figure = _figure(3.2, f"What became of {counts['payments']:,} payments")
     axes = figure.subplots()
     names = [name for name in counts if name != "payments"]
@@ -51,7 +51,7 @@ def _outcomes(counts: Mapping[str, int]) -> "Figure":
     return figure
 
 
-def _zeros(features: list[dict[str, Any]]) -> "Figure":
+def _zeros(features: list[dict[str, Any]]) -> Figure:
     figure = _figure(1.2 + 0.17 * len(features), "Share of zeros in each feature")
     axes = figure.subplots()
     axes.barh([one["name"] for one in features], [one["zeros_ppm"] / 10_000 for one in features], color=_PALE)
@@ -62,7 +62,7 @@ def _zeros(features: list[dict[str, Any]]) -> "Figure":
     return figure
 
 
-def _png(figure: "Figure") -> bytes:
+def _png(figure: Figure) -> bytes:
     sink = io.BytesIO()
     figure.savefig(sink, format="png", metadata={"Software": None})
     return sink.getvalue()

@@ -101,7 +101,8 @@ class OfsRequest(Closed):
 
     `archive_url` is the store below which `archive/<run>/<topic>/<partition>/<first>-<next>.parquet` lies;
     `archive_objects`, when given, pins every object by hash and size. `stage`: `input` answers P12 (readiness and
-    leakage only), `dataset` answers P13.
+    leakage only), `dataset` answers P13. `material`: what an input stage of the same intent kept; with it the dataset
+    stage recomputes nothing of that, and without it (or when it does not read back) everything.
     """
 
     intent: BuildIntent
@@ -110,6 +111,7 @@ class OfsRequest(Closed):
     archive_objects: tuple[EvidenceRef, ...] = ()
     out_endpoint: str | None = None
     stage: Literal["input", "dataset"] = "dataset"
+    material: EvidenceRef | None = None
     dataset_name: str = Field(default="core", pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")
     requested_by: str = "ofs_trigger"
 
@@ -203,7 +205,8 @@ class OfsResult(Closed):
     """The last line of a job run; also what the runner's event carries.
 
     `metrics`: rows, payments, rows_per_s, peak_rss_bytes, wall_ms, cpu_ms. With BLOCKED the reports that were reached
-    are still named, so a person can read the differing rows.
+    are still named, so a person can read the differing rows. `material`: with INPUT_READY what is kept for the dataset
+    stage, else what of that was reused; None = everything was recomputed.
     """
 
     status: Literal["INPUT_READY", "PUBLISHED", "ALREADY_PUBLISHED", "DRY_RUN", "BLOCKED", "CANCELLED"]
@@ -216,6 +219,7 @@ class OfsResult(Closed):
     quality: EvidenceRef | None = None
     parity: EvidenceRef | None = None
     rollback_recipe: EvidenceRef | None = None
+    material: EvidenceRef | None = None
     pictures: tuple[EvidenceRef, ...] = ()
     blockers: tuple[Blocker, ...] = ()
     metrics: dict[str, int] = Field(default_factory=dict)

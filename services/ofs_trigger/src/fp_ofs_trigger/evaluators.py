@@ -80,15 +80,18 @@ class LearningDesk:
         """Have the dataset built from exactly what P12 committed."""
         if not _full(state):
             return None
-        committed = self._committed(state, "P12", "readiness").field("window_fingerprint")
+        readiness = self._committed(state, "P12", "readiness")
+        committed, left = readiness.field("window_fingerprint"), _material(readiness)
         standing = self._jobs.standing(state, "P12")
         if standing is None:
             return _stuck("P13", "the request of P12 is not journaled")
-        request = OfsRequest.model_validate_json(standing.request).model_copy(update={"stage": "dataset"})
+        request = OfsRequest.model_validate_json(standing.request).model_copy(
+            update={"stage": "dataset", "material": left}
+        )
         asked = self._asked(state, "P13", lambda: _bytes(request))
         built = OfsRequest.model_validate_json(asked.request).intent
         report = report_of(self._learning, self._jobs.ended(state, "P13"), gates.DATASET_NAMES)
-        return gates.evaluate_p13(gates.DatasetFacts(built, committed, report))
+        return gates.evaluate_p13(gates.DatasetFacts(built, committed, left, report))
 
     def p14(self, state: RunState) -> Evaluation | None:
         """Have a candidate trained on P13's dataset."""
@@ -215,6 +218,12 @@ def _full(state: RunState) -> bool:
 
 def _records(archive: Archive, state: RunState) -> dict[str, int]:
     return domain.archived_records(archive.objects(state.platform_run_id))
+
+
+def _material(readiness: Artifact) -> EvidenceRef | None:
+    """What P12's job kept for the dataset, by P12's own evidence; None: it kept nothing."""
+    found = readiness.field("job", "result", "document", "material")
+    return None if found is None else EvidenceRef.model_validate(found)
 
 
 def _ref(committed: Artifact) -> EvidenceRef | None:

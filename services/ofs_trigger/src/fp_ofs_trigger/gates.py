@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from fp_contracts.control import EvidenceRef
 from fp_contracts.dataset import BuildIntent, DatasetManifest, OfsResult, dataset_fingerprint
 from fp_contracts.evaluation import Evaluation, Predicate
 from fp_contracts.phases import PHASES
@@ -28,10 +29,14 @@ class InputFacts:
 
 @dataclass(frozen=True, slots=True)
 class DatasetFacts:
-    """P13. `input_fingerprint`: what P12 committed; None when its evidence cannot be read back."""
+    """P13. `input_fingerprint`: what P12 committed; None when its evidence cannot be read back.
+
+    `material`: what P12's job recomputed from the archive, found clean and kept.
+    """
 
     intent: BuildIntent
     input_fingerprint: str | None
+    material: EvidenceRef | None
     job: JobReport
 
 
@@ -135,7 +140,8 @@ def _dataset(facts: DatasetFacts, fingerprint: str) -> tuple[Predicate, ...]:
     manifest = parsed(job.artifacts["manifest"], DatasetManifest)
     if manifest is None:
         return (_none("reports that do not read back", job.faults() or ["manifest breaks its contract"], MANIFEST),)
-    counts, parity = manifest.label_counts, job.artifacts["parity"]
+    counts, parity, reused = manifest.label_counts, job.artifacts["parity"], job.result.field("material")
+    kept = None if facts.material is None else facts.material.model_dump(mode="json")
     parts = counts.fraud + counts.legit + counts.filtered + counts.immature + counts.conflict + counts.suspected
     payments, equal = parity.field("payments"), parity.field("equal")
     recipe = job.artifacts["rollback_recipe"]
@@ -147,6 +153,8 @@ def _dataset(facts: DatasetFacts, fingerprint: str) -> tuple[Predicate, ...]:
         _equal("rows = labelled frauds + legit", manifest.rows, counts.fraud + counts.legit, BUILD),
         _equal("payments = all label counts", counts.payments, parts + counts.unlabelled, BUILD),
         _equal("rows = rows of the files", manifest.rows, sum(found.rows for found in manifest.files), MANIFEST),
+        _is("features recomputed", "by P12's job, reused by hash" if reused else "by this job", "by either, from the "
+            "archive", reused in (None, kept), BUILD),
         _is("online/offline parity", f"{equal} of {payments}", "all",
             isinstance(payments, int) and payments == counts.payments and equal == payments, BUILD),
         _is("parity report", str(parity.field("ok")), "True", parity.field("ok") is True, BUILD),
@@ -182,6 +190,7 @@ def _dataset_documents(facts: DatasetFacts, fingerprint: str) -> dict[str, Any]:
         "dataset_fingerprint": fingerprint,
         "input_fingerprint": facts.input_fingerprint,
         "row_digest": facts.job.result.field("row_digest"),
+        "reused_material": facts.job.result.field("material"),
         "intent": facts.intent.model_dump(mode="json"),
         "job": job_document(facts.job),
     }
