@@ -21,6 +21,14 @@ def may_begin(state: RunState, window: int) -> bool:
     return window == SECOND and FIRST in state.windows_ended and promotion_stands(state)
 
 
+def may_prepare(state: RunState, window: int) -> bool:
+    """Whether a sender may read ahead to a window's first line: a later one once window 1 is closed by P11.
+
+    Sooner, reading would take the core that the closing needs; by the promotion, the first line is at hand.
+    """
+    return window == FIRST or state.passed("P11")
+
+
 def promotion_stands(state: RunState) -> bool:
     """Whether every partition decides by the bundle that was promoted for window 2; false outside scope `full`."""
     if state.header is None or state.header.config.scope != "full":

@@ -17,6 +17,7 @@ _FETCH: dict[FetchProfile, tuple[int, int]] = {  # least bytes, longest wait of 
     FetchProfile.LOW_LATENCY: (1, 500),
     FetchProfile.GATHERED: (100_000, 100),
     FetchProfile.BULK: (100_000, 500),
+    FetchProfile.READBACK: (100_000, 20),
     FetchProfile.CONTROL: (1, 500),
 }
 

@@ -78,7 +78,7 @@ def evaluators(settings: CmSettings) -> dict[str, Evaluate]:
     conn = connect(settings.pg_dsn, f"{settings.instance}/gates")
 
     def p10(state: RunState) -> Evaluation:
-        consumer = open_consumer(settings, "fp.cm_ls.gates", fetch=FetchProfile.BULK)
+        consumer = open_consumer(settings, "fp.cm_ls.gates", fetch=FetchProfile.READBACK)
         try:
             return evaluate_p10(facts.gather(conn, consumer, state))
         finally:

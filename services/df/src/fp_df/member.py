@@ -122,7 +122,7 @@ def evaluators(settings: DfSettings, catalogue: Catalogue) -> dict[str, Evaluate
     def p9(state: RunState) -> Evaluation | None:
         if not facts.caught_up(conn, state):
             return None
-        consumer = open_consumer(settings, "fp.df.gates", fetch=FetchProfile.BULK)
+        consumer = open_consumer(settings, "fp.df.gates", fetch=FetchProfile.READBACK)
         try:
             return evaluate_p9(facts.gather(conn, consumer, state, catalogue, models))
         finally:

@@ -62,7 +62,8 @@ def evaluators(config: OfsTriggerSettings, learning_url: str) -> dict[str, Evalu
     conn = connect(config.pg_dsn, f"{config.instance}/gates")
     producer, evidence = open_producer(config), open_store(config.evidence_url, config.s3_endpoint)
     learning = open_store(learning_url, config.s3_endpoint)
-    reader = partial(open_consumer, config, "fp.ofs_trigger.gates", fetch=FetchProfile.BULK)
+    # One record at a time: gathering 100 kB would wait half a second for each.
+    reader = partial(open_consumer, config, "fp.ofs_trigger.gates", fetch=FetchProfile.CONTROL)
     registry = RegistryDesk(PgRegistry(conn), producer, reader, config.instance, now_us)
     corridor = Corridor(registry, PgMarks(conn), open_aliases(config.tracking_url), now_us)
     places = Places(config.archive_url, learning_url, config.s3_endpoint, config.tracking_url, config.job_memory_bytes)

@@ -33,7 +33,7 @@ def evaluator(settings: RtdlSettings, conn: Connection) -> Callable[[RunState], 
     def evaluate(state: RunState) -> Evaluation | None:
         assert state.header is not None
         store = open_store(settings.archive_url, settings.s3_endpoint)
-        with closing(open_consumer(settings, "fp.rtdl.gate", fetch=FetchProfile.BULK)) as consumer:
+        with closing(open_consumer(settings, "fp.rtdl.gate", fetch=FetchProfile.READBACK)) as consumer:
             facts = gather(state.header, conn, consumer, store, snapshot_ends)
         if facts.stream is not None and settings.redis_url:
             facts = replace(facts, online=_online(settings.redis_url, conn, state.platform_run_id))

@@ -30,7 +30,7 @@ def main() -> None:
     store = open_store(config.evidence_url, config.s3_endpoint)
     archive = open_store(config.archive_url, config.s3_endpoint)
     conn = connect(config.pg_dsn, "verdict/gates")
-    reader = partial(open_consumer, config, "fp.verdict.gates", fetch=FetchProfile.BULK)
+    reader = partial(open_consumer, config, "fp.verdict.gates", fetch=FetchProfile.READBACK)
     pages = PageDesk(store)
     reporter = Reporter(conn, store, pages, config.instance, now_us)
     desk = SpineDesk(conn, store, archive, reader, now_us)

@@ -30,6 +30,8 @@ from fp_verdict.windows import Deciders, WindowFacts
 STILL = 3
 """So many equal looks, each at least PAUSE_S apart, before something that does not hold is said to be so."""
 PAUSE_S = 5.0
+SOON_S = 0.5
+"""Between looks while something is still on its way, so that the topics were not read."""
 
 
 class WindowDesk:
@@ -64,10 +66,11 @@ class WindowDesk:
         if began < self._look_at:
             return False
         facts = self.gather(state)
-        # Reading the topics back is dear: it takes at most a quarter of this thread's time.
-        self._look_at = self._clock() + max(PAUSE_S, 3 * (self._clock() - began))
+        # A look is dear: looking takes at most a quarter of this thread's time.
+        self._look_at = self._clock() + max(SOON_S, 3 * (self._clock() - began))
         if not windows.complete(facts):
             return False
+        self._look_at = max(self._look_at, began + PAUSE_S)
         report = windows.report(state.platform_run_id, facts)
         if not windows.settled(windows.evaluate(facts)) and not self._stands_still(report):
             return False

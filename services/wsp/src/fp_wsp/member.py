@@ -4,13 +4,15 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import chain, islice
+from typing import NamedTuple
 
 from fp_contracts.control import WindowEnded
 from fp_contracts.evaluation import Evaluation
 from fp_contracts.fold import RunState
 from fp_contracts.ingress import EVENT_CLASSES
 from fp_contracts.runconfig import RunHeader
-from fp_contracts.windows import FIRST, may_begin
+from fp_contracts.windows import FIRST, may_begin, may_prepare
 from fp_runtime.controllog import Event, header_pins
 from fp_runtime.errors import UserError
 from fp_runtime.evidence import EvidenceStore, put_json
@@ -128,9 +130,12 @@ def serve(settings: WspSettings, shared: Shared, store: EvidenceStore, process: 
     try:
         last: Mapping[int, int] = {}
         for number in range(FIRST, len(header.config.windows) + 1):
+            if not participant.wait_until(partial(may_prepare, window=number), process.stopping):
+                return
+            ready = _prepared(process.turn, conn, world, header, number, last)
             if not participant.wait_until(partial(may_begin, window=number), process.stopping):
                 return
-            done = _stream_window(settings, shared, store, process.turn, conn, world, header, number, last, stopping)
+            done = _stream_window(settings, shared, store, world, header, ready, stopping)
             if done is None:
                 return
             last = done
@@ -139,22 +144,41 @@ def serve(settings: WspSettings, shared: Shared, store: EvidenceStore, process: 
         conn.close()
 
 
-def _stream_window(
-    settings: WspSettings, shared: Shared, store: EvidenceStore, turn: Callable[[], None], conn: Connection,
-    world: World, header: RunHeader, number: int, last: Mapping[int, int], stopping: Callable[[], bool],
-) -> Mapping[int, int] | None:  # fmt: skip
-    """One window to its end; the last sequences of its lanes, None when stopped before."""
+class Prepared(NamedTuple):
+    """A window at its first line: everything before that is walked through, which takes seconds in a later window."""
+
+    number: int
+    progress: dict[int, LaneProgress]
+    numbering: Numbering
+    feed: LaneFeed
+    store: WindowStore
+
+
+def _prepared(
+    turn: Callable[[], None], conn: Connection, world: World, header: RunHeader, number: int, last: Mapping[int, int]
+) -> Prepared:
+    """A window with its first line at hand; `last`: the last sequences of the lanes in the window before."""
     config, run = header.config, header.platform_run_id
     progress = adapters.load(conn, run, number)
     numbering = Numbering(config, config.windows[number - 1], last)
     events = expand.merge(_alive(world.payments(), turn), world.manifest.world_id, config.lanes)
     items = in_window(with_adjudications(events, adjudications(world.truth(), config)), config.windows[number - 1])
+    first = list(islice(items, 1))
     acked = {lane: at.acked_seq for lane, at in progress.items()}
-    feed = LaneFeed(items, numbering, config, line_writer(header_pins(header)), acked)
+    feed = LaneFeed(chain(first, items), numbering, config, line_writer(header_pins(header)), acked)
+    return Prepared(number, progress, numbering, feed, WindowStore(conn, run, number))
+
+
+def _stream_window(
+    settings: WspSettings, shared: Shared, store: EvidenceStore, world: World, header: RunHeader, ready: Prepared,
+    stopping: Callable[[], bool],
+) -> Mapping[int, int] | None:  # fmt: skip
+    """One window to its end; the last sequences of its lanes, None when stopped before."""
+    config, run = header.config, header.platform_run_id
     shared.board.total = 5 * world.manifest.rows
     senders = _senders(settings, config.lanes, run)
     stream = Stream(
-        feed, senders, progress, WindowStore(conn, run, number), shared.board, config.watermark_interval_ms / 1_000,
+        ready.feed, senders, ready.progress, ready.store, shared.board, config.watermark_interval_ms / 1_000,
         config.pace_per_s, config.label_effect_delay_us // LABEL_SLACK,
     )  # fmt: skip
     shared.streaming = True
@@ -164,8 +188,8 @@ def _stream_window(
     finally:
         for sender in senders.values():
             sender.close()
-    shared.ended[number] = _end(store, stream, numbering, run, number)
-    return dict(enumerate(numbering.last_seq))
+    shared.ended[ready.number] = _end(store, stream, ready.numbering, run, ready.number)
+    return dict(enumerate(ready.numbering.last_seq))
 
 
 def _alive(payments: Iterable[Payment], turn: Callable[[], None]) -> Iterator[Payment]:
