@@ -14,6 +14,7 @@ from fp_verify.verdict import EQUATIONS
 
 REPORT = f"evidence/runs/{RUN}/obs/window-2/reconciliation.json"
 PROVEN = {
+    *(("teardown", proof) for proof in PROOFS),
     ("ofs", "rollback"), ("ofs", "cost_control"), ("mf", "rollback"), ("mf", "cost_control"), ("mpr", "deploy"),
     ("mpr", "failure_drill"), ("mpr", "recovery"), ("mpr", "rollback"), ("mpr", "cost_control"),
 }  # fmt: skip

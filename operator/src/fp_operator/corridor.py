@@ -12,6 +12,8 @@ def standing(state: RunState) -> str | None:
     """What the first open learning phase is at, e.g. "P14 job 3 of 8"; None outside the learning lane."""
     full = state.header is not None and state.header.config.scope == "full"
     phase = next((key for key in LEARNING if not state.passed(key)), None)
+    if full and phase is None and not state.rehearsals and state.state_of("P16") == "OPEN":
+        return "P16 waits for the rehearsal of a teardown: fp watch or fp rehearse makes one"
     if not full or phase is None or not state.may_open(phase):
         return None
     return f"{phase} {_promotion(state) if phase == 'P15' else _job(state)}"

@@ -1,6 +1,5 @@
 """`fp down`: services first, then P17 over what is left, then the servers, then an addendum."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,50 +7,73 @@ import orjson
 
 from fp_contracts.canonical import digest_of, sha256_hex
 from fp_contracts.control import GateBlocked, GatePassed
-from fp_contracts.fold import RunState
+from fp_contracts.fold import RunState, fold
 from fp_contracts.ids import phase_execution_id
-from fp_contracts.phases import PHASES
-from fp_operator import bundles, handles, mesh, pinning, substrate, teardown
+from fp_contracts.phases import ORDER, PHASES
+from fp_operator import bundles, handles, mesh, namespace, pinning, substrate, teardown
+from fp_operator.ending import end_noted, tear_down
+from fp_operator.namespace import Namespace
+from fp_operator.rereading import recorded, reread
+from fp_operator.residue import processes, scan
 from fp_operator.runs import Reader, reading
 from fp_operator.stack import OnStep, Supervisor
-from fp_operator.stack import down as stop_servers
-from fp_operator.stack.strays import strays
 from fp_operator.substrate import Environment
 from fp_operator.teardown import TeardownFacts
 from fp_runtime import gate, meter
 from fp_runtime.errors import UserError
-from fp_runtime.evidence import EvidenceKeyError, EvidenceMissing, EvidenceStore, open_store, put_json
+from fp_runtime.evidence import EvidenceStore, open_store, put_json
 from fp_runtime.participant import now_us
 from fp_runtime.postgres import Connection, transaction
-
-SERVERS = ("kafka", "postgres", "valkey", "telemetry")
 
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """What a teardown came to: the run it closed, or why P17 stays open; `left` = what the last scan found."""
+    """What a teardown came to: the run it closed, or why P17 stays open; `left` = what the last scan found; `closed`
+    = how many of its phases are.
+    """
 
     run: str | None
     p17: str
     left: tuple[str, ...]
+    closed: int = 0
 
 
 def bring_down(state_dir: Path, actor: str, reason: str, on_step: OnStep) -> Ended:
     """Tear down whatever runs; P17 of the last run closes if it has a verdict. Repeatable."""
-    supervisor = Supervisor(state_dir)
-    if not supervisor.alive():
-        stop_servers(state_dir, on_step=on_step)
-        return Ended(None, "nothing ran", _residue(state_dir))
-    environment = _environment(state_dir)
-    ran = mesh.stop(state_dir)
-    on_step("services", f"{len(ran)} stopped", 0.0)
-    run, p17 = (None, "never up") if environment is None else _close(environment, actor, reason)
-    on_step("P17", p17, 0.0)
-    stop_servers(state_dir, on_step=on_step)
-    left = _residue(state_dir)
-    if environment is not None and run is not None and p17 in ("PASS", "BLOCKED"):
-        _addendum(open_store(environment.addresses.evidence_url), run, left)
-    return Ended(run, p17, left)
+    environment = _environment(state_dir) if Supervisor(state_dir).alive() else None
+    space = Namespace(state_dir, {} if environment is None else environment.ports)
+    closing = _Closing(environment, actor, reason, on_step)
+    began = Supervisor(state_dir).alive()
+    tear_down(space, None, on_step, closing.judge if began else lambda: None)
+    left = tuple(processes(space)) if state_dir.exists() else ()
+    if not began:
+        return Ended(None, "nothing ran", left)
+    if environment is not None and closing.run is not None and closing.p17 in ("PASS", "BLOCKED"):
+        _addendum(open_store(environment.addresses.evidence_url), closing.run, left)
+    return Ended(closing.run, closing.p17, left, closing.closed)
+
+
+class _Closing:
+    """P17 of the last run, judged once services are gone and while the servers still answer."""
+
+    def __init__(self, environment: Environment | None, actor: str, reason: str, on_step: OnStep) -> None:
+        self._environment = environment
+        self._who = (actor, reason)
+        self._on_step = on_step
+        self.run: str | None = None
+        self.p17 = "never up"
+        self.closed = 0
+
+    def judge(self) -> None:
+        """End what rehearsals left, then close P17 on what is there."""
+        if self._environment is not None:
+            ended = end_noted(self._environment.state_dir, self._environment.addresses, lambda *_: None)
+            if ended:
+                self._on_step("rehearsals", f"{ended} left unfinished, torn down", 0.0)
+            state, self.p17 = _close(self._environment, *self._who)
+            self.run = None if state is None else state.platform_run_id
+            self.closed = 0 if state is None else sum(state.passed(phase) for phase in ORDER)
+        self._on_step("P17", self.p17, 0.0)
 
 
 def _environment(state_dir: Path) -> Environment | None:
@@ -62,8 +84,8 @@ def _environment(state_dir: Path) -> Environment | None:
         return None
 
 
-def _close(environment: Environment, actor: str, reason: str) -> tuple[str | None, str]:
-    """(run, state of its P17) after this teardown's evaluation."""
+def _close(environment: Environment, actor: str, reason: str) -> tuple[RunState | None, str]:
+    """(last run, state of its P17) after this teardown's evaluation."""
     with reading(environment.state_dir) as reader:
         try:
             state = reader.state(None)
@@ -73,12 +95,12 @@ def _close(environment: Environment, actor: str, reason: str) -> tuple[str | Non
         store = open_store(environment.addresses.evidence_url)
         if state.verdict is None:
             _abandon(store, run, actor, reason)
-            return run, "OPEN: abandoned without a verdict"
+            return state, "OPEN: abandoned without a verdict"
         if state.state_of("P17") != "OPEN":
-            return run, f"{state.state_of('P17')} before"
+            return state, f"{state.state_of('P17')} before"
         closure = _judge(reader, state, store, actor, reason)
         pinning.publish(environment, state, [(closure, ("P17", "1"))])
-        return run, "PASS" if isinstance(closure, GatePassed) else "BLOCKED"
+        return fold(state, closure), "PASS" if isinstance(closure, GatePassed) else "BLOCKED"
 
 
 def _judge(
@@ -99,60 +121,30 @@ def gather(
 ) -> TeardownFacts:  # fmt: skip
     """Facts of P17 as of now."""
     states = {name: program.state for name, program in Supervisor(environment.state_dir).states().items()}
-    pids = {program.pid for program in Supervisor(environment.state_dir).states().values()}
-    ports = [name for name, port in environment.ports.items() if mesh.answers(port)]
+    residue = scan(Namespace(environment.state_dir, environment.ports), None, tended=True)
+    scratch = [found for space in namespace.noted(environment.state_dir) for found in
+               scan(space, environment.addresses)]  # fmt: skip
     assert state.verdict is not None
     return TeardownFacts(
         verdict_sha256=state.verdict.verdict_ref.sha256,
-        stopped={name: word for name, word in states.items() if mesh.is_service(name)},
-        servers={name: word for name, word in states.items() if not mesh.is_service(name)},
-        strays=tuple(_unsupervised(environment.state_dir, pids)),
-        open_ports=tuple(ports),
+        stopped={name: word for name, word in states.items() if not mesh.is_server(name)},
+        servers={name: word for name, word in states.items() if mesh.is_server(name)},
+        strays=tuple(found.name for found in residue if found.kind == "process"),
+        open_ports=tuple(found.name for found in residue if found.kind == "port"),
+        scratch=tuple(f"{found.kind} {found.name}" for found in scratch),
         spend_microusd=spend_microusd,
         month_spend_microusd=handles.month_spend(environment.settings()),
-        objects=reread(store, state),
+        objects=reread(store, bundles.run_root(state.platform_run_id), recorded(state)),
         actor=actor,
         reason=reason,
         at_us=now_us(),
     )
 
 
-def reread(store: EvidenceStore, state: RunState) -> Mapping[str, str | None]:
-    """Every object that a gate names re-hashed, every other object of the run read: key -> fault or None."""
-    named = {key: sha256 for key, (_, _, sha256) in bundles.producers(state).items()}
-    if state.verdict is not None:
-        named[state.verdict.verdict_ref.key] = state.verdict.verdict_ref.sha256
-    keys = {item.key for item in store.list(bundles.run_root(state.platform_run_id))} | set(named)
-    return {key: _fault(store, key, named.get(key)) for key in sorted(keys)}
-
-
-def _fault(store: EvidenceStore, key: str, sha256: str | None) -> str | None:
-    try:
-        found = sha256_hex(store.get(key))
-    except (EvidenceMissing, EvidenceKeyError, OSError) as error:
-        return f"not readable: {type(error).__name__}"
-    return None if sha256 in (None, found) else f"sha256 {found[:12]}…, recorded {str(sha256)[:12]}…"
-
-
-def _unsupervised(state_dir: Path, supervised: set[int]) -> list[str]:
-    """Marked processes outside the trees of supervised programs and the supervisor itself."""
-    found = []
-    for process in strays(state_dir):
-        family = {process.pid, *(parent.pid for parent in process.parents())}
-        is_daemon = any("supervisord" in part for part in process.cmdline())
-        if not family & supervised and not is_daemon:
-            found.append(f"{process.pid} {process.name()}")
-    return found
-
-
 def _abandon(store: EvidenceStore, run: str, actor: str, reason: str) -> None:
     key = f"{bundles.run_root(run)}teardown/abandoned.json"
     if not store.exists(key):
         put_json(store, key, {"platform_run_id": run, "actor": actor, "reason": reason, "at_us": now_us()})
-
-
-def _residue(state_dir: Path) -> tuple[str, ...]:
-    return tuple(f"{process.pid} {process.name()}" for process in strays(state_dir)) if state_dir.exists() else ()
 
 
 def _addendum(store: EvidenceStore, run: str, left: tuple[str, ...]) -> None:

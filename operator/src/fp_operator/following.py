@@ -8,6 +8,7 @@ from fp_contracts.fold import RunState
 from fp_contracts.phases import SPINE, VERDICT_INPUTS
 from fp_operator.mesh import check_fatal
 from fp_operator.pinning import Follower, Pinned
+from fp_operator.rehearsal.program import Rehearser
 from fp_operator.stack import Supervisor
 from fp_operator.substrate import Environment
 from fp_runtime.postgres import Connection, connect
@@ -68,7 +69,7 @@ def follow(
     environment: Environment, pinned: Pinned, see: Callable[[Moment], None], timeout_s: float
 ) -> tuple[RunState, str]:
     """Watch until the run is over; (state, verdict | stopped | blocked | timeout). UserError when a service is gone."""
-    follower = Follower(environment, pinned)
+    follower, rehearser = Follower(environment, pinned), Rehearser(environment)
     conn = connect(environment.settings().pg_dsn, "fp-watch")
     began = time.monotonic()
     first = last = before = Progress(began, {}, 0)
@@ -80,6 +81,7 @@ def follow(
                 before, last = last, _look(conn, state, now)
                 first = last if not first.ingested else first
                 check_fatal(Supervisor(environment.state_dir), environment.state_dir)
+                rehearser.look(state)
             see(Moment(state, last, before, first, now - began))
             end = over(state) or ("timeout" if now - began > timeout_s else None)
             if end is not None:

@@ -11,13 +11,17 @@ from fp_runtime.deadline import until
 from fp_runtime.errors import UserError
 
 OWNER = "services"
+REHEARSAL = "rehearsal"
+"""The program that rehearses a teardown: it ends by itself, so it is stopped with the services but not waited for."""
 READY_S = 180.0
 
 
 def start(state_dir: Path, programs: Sequence[Program], ports: Mapping[str, int], anew: bool) -> None:
     """Start what does not run, or everything `anew`, and wait until every service answers. UserError naming one."""
     supervisor = Supervisor(state_dir)
-    if anew:
+    if not supervisor.alive():  # all servers are elsewhere, so nobody needed a supervisor before
+        supervisor.launch(OWNER, programs)
+    elif anew:
         stop(state_dir)
     supervisor.update(OWNER, programs)
     for program in programs:
@@ -41,7 +45,7 @@ def start(state_dir: Path, programs: Sequence[Program], ports: Mapping[str, int]
 def check_fatal(supervisor: Supervisor, state_dir: Path, names: Sequence[str] | None = None) -> None:
     """UserError when the supervisor gave a program up."""
     states = supervisor.states()
-    for name in states if names is None else names:
+    for name in states.keys() - {REHEARSAL} if names is None else names:
         if states[name].state == "FATAL":
             log = state_dir / "logs" / f"{name}.log"
             raise UserError(f"service {name}", "ended again and again", f"read {log}, then `fp up`")
@@ -59,7 +63,7 @@ def running(state_dir: Path) -> bool:
 def stop(state_dir: Path) -> list[str]:
     """Stop every service, all at once, and keep the servers; the names of those that ran."""
     supervisor = Supervisor(state_dir)
-    ran = [name for name, state in supervisor.states().items() if is_service(name) and state.pid]
+    ran = [name for name, state in supervisor.states().items() if not is_server(name) and state.pid]
     with ThreadPoolExecutor(max_workers=max(1, len(ran))) as pool:
         list(pool.map(supervisor.stop, ran))
     return ran
@@ -68,6 +72,11 @@ def stop(state_dir: Path) -> list[str]:
 def is_service(program: str) -> bool:
     """Whether a supervised program belongs to the mesh (instances and the actuator), not to the servers."""
     return program == "actuator" or program.rpartition("-")[2].isdigit()
+
+
+def is_server(program: str) -> bool:
+    """Whether a supervised program is a server, which a teardown stops last."""
+    return not is_service(program) and program != REHEARSAL
 
 
 def answers(port: int, path: str = "/status") -> bool:

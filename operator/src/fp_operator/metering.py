@@ -8,7 +8,7 @@ import signal
 import threading
 import time
 import xmlrpc.client
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -94,11 +94,28 @@ def used(before: Reading | None, now: Reading, seconds: float) -> Usage:
     )
 
 
-class Meter:
-    """Samples the programs of one supervisor."""
+Members = Callable[[], Mapping[str, int]]
+"""Who is metered now: name -> process id of the root of its tree."""
 
-    def __init__(self, supervisor: Supervisor, prices: Prices) -> None:
-        self._supervisor = supervisor
+
+def supervised(supervisor: Supervisor) -> Members:
+    """The living programs of a supervisor."""
+
+    def members() -> Mapping[str, int]:
+        try:
+            states = supervisor.states()
+        except (UserError, xmlrpc.client.Fault):  # the supervisor is going down, and we with it
+            return {}
+        return {name: state.pid for name, state in states.items() if state.pid}
+
+    return members
+
+
+class Meter:
+    """Samples its members."""
+
+    def __init__(self, members: Members, prices: Prices) -> None:
+        self._members = members
         self._prices = prices
         self._readings: dict[str, Reading] = {}
         self._at = time.monotonic()
@@ -115,13 +132,9 @@ class Meter:
         return samples
 
     def _read(self) -> Iterator[tuple[str, Reading]]:
-        try:
-            states = self._supervisor.states()
-        except (UserError, xmlrpc.client.Fault):  # the supervisor is going down, and we with it
-            return
-        family = families()
-        for name, state in states.items():
-            reading = read_tree(state.pid, family) if state.pid else None
+        members, family = self._members(), families()
+        for name, pid in members.items():
+            reading = read_tree(pid, family)
             if reading is not None:
                 yield name, reading
 
@@ -132,7 +145,7 @@ def main() -> None:
     logs.configure(config.instance, config.log_level)
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
-    measure = Meter(Supervisor(Path(config.state_dir)), price_table()[0])
+    measure = Meter(supervised(Supervisor(Path(config.state_dir))), price_table()[0])
     conn = connect(config.pg_dsn, config.instance)
     measure.sample()
     interval_s = INTERVAL_S

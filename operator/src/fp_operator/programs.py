@@ -34,7 +34,7 @@ def make_programs(
 ) -> list[Program]:
     """Every service instance of an environment, the actuator and the meter. `shared`: digests and keys for all."""
     own = _own_ports(ports)
-    programs = [_actuator(state_dir, ports["actuator"], shared[BUILD])]
+    programs = [actuator(state_dir, ports["actuator"], shared[BUILD])]
     for name in instances(MEMBERS, WRITERS):
         service = name.rpartition("-")[0]
         role = role_of(service)
@@ -88,7 +88,8 @@ def _program(name: str, service: str, env: Mapping[str, str], state_dir: Path) -
     return Program(name, argv, {**env, **_CACHED}, cwd=state_dir, priority=_PRIORITY)
 
 
-def _actuator(state_dir: Path, port: int, build: str) -> Program:
+def actuator(state_dir: Path, port: int, build: str) -> Program:
+    """The embedded actuator with a store of its own in the state folder."""
     env = {"FP_ACTUATOR_PORT": str(port), "FP_ACTUATOR_FILE": str(state_dir / "actuator.sqlite"), BUILD: build}
     argv = (sys.executable, "-m", "fp_df", "actuator")
     return Program("actuator", argv, env | _CACHED, cwd=state_dir, priority=_PRIORITY - 1)

@@ -18,7 +18,9 @@ RESIDUE, UNREADABLE = PHASES["P17"].blockers
 @dataclass(frozen=True, slots=True)
 class TeardownFacts:
     """`stopped`: service -> state after the stop; `strays`: processes of ours that nobody supervises;
-    `open_ports`: service ports that still answer; `objects`: evidence key -> fault or None, by re-reading."""
+    `open_ports`: service ports that still answer; `scratch`: what rehearsals left behind;
+    `objects`: evidence key -> fault or None, by re-reading.
+    """
 
     verdict_sha256: str | None
     stopped: Mapping[str, str]
@@ -31,6 +33,7 @@ class TeardownFacts:
     actor: str
     reason: str
     at_us: int
+    scratch: tuple[str, ...] = ()
 
 
 def evaluate(facts: TeardownFacts) -> Evaluation:
@@ -49,6 +52,8 @@ def evaluate(facts: TeardownFacts) -> Evaluation:
             Predicate("residual processes", ", ".join(facts.strays) or "none", "none", not facts.strays, RESIDUE, True),
             Predicate("residual ports", ", ".join(facts.open_ports) or "none", "none", not facts.open_ports, RESIDUE,
                       True),
+            Predicate("residue of rehearsals", ", ".join(facts.scratch[:5]) or "none", "none", not facts.scratch,
+                      RESIDUE, True),
             Predicate("cost after the verdict", posture, "known, below alert 3", known, RESIDUE, True),
             Predicate("evidence readable", "; ".join(broken[:5]) or f"{len(facts.objects)} objects as recorded",
                       "every object as recorded", bool(facts.objects) and not broken, UNREADABLE, True),
@@ -67,6 +72,8 @@ def _documents(facts: TeardownFacts) -> dict[str, Any]:
             "spend_after_verdict_microusd": facts.spend_microusd, "month_spend_microusd": facts.month_spend_microusd,
             "limit_microusd": MONTHLY_LIMIT_MICROUSD, "alerts_microusd": list(ALERTS_MICROUSD),
         },
-        "residual_scan": {"strays": list(facts.strays), "open_ports": list(facts.open_ports)},
+        "residual_scan": {
+            "strays": list(facts.strays), "open_ports": list(facts.open_ports), "scratch": list(facts.scratch),
+        },
         "readability": {"objects": len(facts.objects), "faults": {k: f for k, f in facts.objects.items() if f}},
     }  # fmt: skip

@@ -17,6 +17,9 @@ WINDOWS = (Window(start_us=0, end_us=90), Window(start_us=90, end_us=120))
 CONFIG = HEADER.config.model_copy(update={"scope": "full", "windows": WINDOWS})
 FULL = HEADER.model_copy(update={"config": CONFIG, "run_config_digest": config_digest(CONFIG)})
 REF = c.EvidenceRef(key="k", sha256="a" * 64, size=1)
+TOLD = c.TeardownRehearsed(
+    scratch_run="platform_20260101T001000Z-r0123456789ab", actor="a", reason="b", evidence=(), outlived=()
+)
 GIVEN = c.BundleApprovalGiven(bundle_id="e" * 32, model_digest="a" * 64, actor="reviewer", reason="r")
 
 
@@ -57,6 +60,7 @@ CASES: list[tuple[RunState, str]] = [
      "P15 window 2 flows, rollback on 2 of 6, re-promotion on 0 of 6"),
     (upto("P15", windows_ended=BOTH, approvals=(GIVEN,), bundles=on_it(90, 6)), "P15 window 2 is sent"),
     (upto("P15", windows_ended=BOTH, reconciled=DONE), "P15 window 2 is reconciled"),
+    (upto("P16"), "P16 waits for the rehearsal of a teardown"),
 ]  # fmt: skip
 
 
@@ -72,7 +76,7 @@ def test_every_step_of_the_learning_lane_says_where_it_is(state: RunState, line:
 def test_nothing_is_said_outside_the_learning_lane() -> None:
     assert standing(RunState(RUN)) is None
     assert standing(upto("P11")) is None
-    assert standing(upto("P16")) is None
+    assert standing(upto("P16", rehearsals=(TOLD,))) is None
     assert standing(RunState(RUN, header=HEADER, attempts=upto("P12").attempts)) is None
 
 

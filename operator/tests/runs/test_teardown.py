@@ -28,6 +28,7 @@ def test_a_clean_teardown_passes_with_every_artifact() -> None:
         ({"stopped": {"rtdl-0": "RUNNING", "ig-0": "STOPPED"}}, RESIDUE),
         ({"strays": ("77 python",)}, RESIDUE),
         ({"open_ports": ("ig",)}, RESIDUE),
+        ({"scratch": ("topic r0.fp.bus.control.v1",)}, RESIDUE),
         ({"spend_microusd": None}, RESIDUE),
         ({"month_spend_microusd": None}, RESIDUE),
         ({"month_spend_microusd": 270_000_000}, RESIDUE),

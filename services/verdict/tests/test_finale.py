@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from fp_contracts.control import EvidenceRef
+from fp_contracts.control import EvidenceRef, TeardownRehearsed
 from fp_contracts.fold import Attempt
 from fp_verdict.closing import scope_is_open
 from fp_verdict.finale import INCOMPLETE, INCONSISTENT, FinalFacts, announcement, evaluate_p16
@@ -65,6 +65,12 @@ def test_a_full_scope_waits_for_its_phases_and_a_spine_does_not() -> None:
     full = replace(state, header=state.header.model_copy(update={"config": config}))
     assert scope_is_open(full)
     passed = {**full.attempts, **{phase: Attempt(1, "PASS") for phase in ("P12", "P13", "P14", "P15")}}
+    assert scope_is_open(replace(full, attempts=passed)), "a teardown rehearsed later could not be proven any more"
+    told = TeardownRehearsed(
+        scratch_run="platform_20260101T001000Z-r0123456789ab", actor="a", reason="b", evidence=(), outlived=(),
+        fault="it could not be",
+    )  # fmt: skip
+    full = replace(full, rehearsals=(told,))
     assert not scope_is_open(replace(full, attempts=passed))
     blocked = {**passed, "P14": Attempt(1, "BLOCKED")}
     assert scope_is_open(replace(full, attempts=blocked)), "a resume must find the run open"

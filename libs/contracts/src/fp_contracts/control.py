@@ -6,6 +6,7 @@ from pydantic import Field
 
 from fp_contracts.envelope import Closed, Hex32, Hex64, Id, TimeUs
 from fp_contracts.runconfig import RunConfig, RunHeader
+from fp_contracts.scratch import ScratchRun
 
 
 class EvidenceRef(Closed):
@@ -192,6 +193,21 @@ class WindowReconciled(Closed):
     report_ref: EvidenceRef
 
 
+class TeardownRehearsed(Closed):
+    """The operator tore a scratch namespace down between P11 and P16, or says in `fault` why it could not.
+
+    evidence: one document per proof of the lane `teardown`; outlived: what the scratch run had written before.
+    """
+
+    type: Literal["teardown_rehearsed"] = "teardown_rehearsed"
+    scratch_run: ScratchRun
+    actor: str
+    reason: str
+    evidence: tuple[EvidenceRef, ...]
+    outlived: tuple[EvidenceRef, ...]
+    fault: str = ""
+
+
 class DrillRequested(Closed):
     """Arm a failpoint in one instance: a really killed process."""
 
@@ -276,7 +292,7 @@ class RunClosed(Closed):
 ControlPayload = Annotated[
     RunPinRequested | RunPinned | ServiceHeartbeat | WindowEnded | PhaseOpened | GatePassed | GateBlocked | RunReady
     | BudgetPosture | PolicyActivated | PolicySwitched | BundleApprovalGiven | BundleSwitched
-    | WindowReconciled | DrillRequested | DrillReported | AlertFired | RunResumeRequested | WaiverGranted | RunStopped
-    | VerdictPublished | RunClosed,
+    | WindowReconciled | TeardownRehearsed | DrillRequested | DrillReported | AlertFired | RunResumeRequested
+    | WaiverGranted | RunStopped | VerdictPublished | RunClosed,
     Field(discriminator="type"),
 ]  # fmt: skip

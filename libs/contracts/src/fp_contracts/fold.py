@@ -37,6 +37,7 @@ class RunState:
     approvals: tuple[c.BundleApprovalGiven, ...] = ()
     bundles: tuple[c.BundleSwitched, ...] = ()
     reconciled: Mapping[int, c.WindowReconciled] = field(default_factory=dict)
+    rehearsals: tuple[c.TeardownRehearsed, ...] = ()
     drills: Mapping[str, c.DrillRequested] = field(default_factory=dict)
     drill_reports: Mapping[str, c.DrillReported] = field(default_factory=dict)
     alerts: tuple[c.AlertFired, ...] = ()
@@ -102,7 +103,7 @@ def fold(state: RunState, event: c.ControlPayload) -> RunState:
             return replace(state, reconciled={event.window: event, **state.reconciled})
         case c.PolicyActivated() | c.PolicySwitched() | c.AlertFired() | c.WaiverGranted():
             return _collect(state, event)
-        case c.BundleApprovalGiven() | c.BundleSwitched():
+        case c.BundleApprovalGiven() | c.BundleSwitched() | c.TeardownRehearsed():
             return _collect(state, event)
         case c.RunResumeRequested():
             return _resume(state, event)
@@ -117,8 +118,9 @@ def fold(state: RunState, event: c.ControlPayload) -> RunState:
 
 
 _Collected = (
-    c.PolicyActivated | c.PolicySwitched | c.BundleApprovalGiven | c.BundleSwitched | c.AlertFired | c.WaiverGranted
-)
+    c.PolicyActivated | c.PolicySwitched | c.BundleApprovalGiven | c.BundleSwitched | c.TeardownRehearsed
+    | c.AlertFired | c.WaiverGranted
+)  # fmt: skip
 
 
 def _collect(state: RunState, event: _Collected) -> RunState:
@@ -132,6 +134,8 @@ def _collect(state: RunState, event: _Collected) -> RunState:
             return replace(state, approvals=(*state.approvals, event))
         case c.BundleSwitched() if event not in state.bundles:
             return replace(state, bundles=(*state.bundles, event))
+        case c.TeardownRehearsed() if event not in state.rehearsals:
+            return replace(state, rehearsals=(*state.rehearsals, event))
         case c.AlertFired() if event not in state.alerts:
             return replace(state, alerts=(*state.alerts, event))
         case c.WaiverGranted() if event not in state.waivers:

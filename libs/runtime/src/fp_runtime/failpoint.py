@@ -42,6 +42,8 @@ class Failpoint(StrEnum):
     VERDICT_AFTER_PUT = "verdict.after_put"
     OFS_TRIGGER_BEFORE_PUBLISH = "ofs_trigger.before_publish"
     OFS_TRIGGER_AFTER_PUBLISH = "ofs_trigger.after_publish"
+    TEARDOWN_AFTER_SERVICES = "teardown.after_services"
+    TEARDOWN_AFTER_TOPICS = "teardown.after_topics"
 
 
 class FailpointRaised(Exception):

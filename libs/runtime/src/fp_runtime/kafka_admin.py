@@ -40,6 +40,7 @@ class KafkaAdmin:
 
     def __init__(self, options: Options, prefix: str, calls_per_s: float | None = None) -> None:
         self._client = AdminClient(options)
+        self._prefix = prefix
         self._names = {topic: physical(prefix, topic) for topic in TOPICS}
         self._calls_per_s = calls_per_s
 
@@ -86,6 +87,34 @@ class KafkaAdmin:
             raise Unavailable(f"committed offsets of {group}: {error}") from error
         logical = {physical_name: name for name, physical_name in self._names.items()}
         return {(logical[tp.topic], tp.partition): tp.offset for tp in found if tp.topic in logical and tp.offset >= 0}
+
+    def under_prefix(self) -> list[str]:
+        """Real names of all topics under this admin's prefix, of the registry or not. ValueError without a prefix."""
+        if not self._prefix:
+            raise ValueError("without a prefix every topic of the cluster would be meant")
+        try:
+            found = self._client.list_topics(timeout=REQUEST_TIMEOUT_S).topics
+        except KafkaException as error:
+            raise Unavailable(f"metadata: {error}") from error
+        return sorted(name for name in found if name.startswith(self._prefix))
+
+    def delete_under_prefix(self) -> None:
+        """Delete what `under_prefix` names and wait until none is left; raises Unavailable. Facts: scratch only."""
+
+        def gone() -> bool:
+            names = self.under_prefix()
+            for name, future in (self._client.delete_topics(names) if names else {}).items():
+                try:
+                    future.result()
+                except KafkaException as error:
+                    if error.args[0].code() not in _PASSING | {KafkaError.UNKNOWN_TOPIC_OR_PART}:
+                        raise Unavailable(f"topic {name} could not be deleted: {error}") from error
+            return not names
+
+        try:
+            until(gone, VISIBLE_TIMEOUT_S, f"no topic {self._prefix}* is left", 0.1)
+        except TimeoutError as error:
+            raise Unavailable(str(error)) from error
 
     def close(self) -> None:
         """See bus.Admin."""

@@ -13,6 +13,7 @@ from fp_contracts.proofs import proof_key
 from fp_verify.cells import Cell, spine_cells
 from fp_verify.learning import learning_cells
 from fp_verify.log import Documents, Log
+from fp_verify.rehearsal import rehearsal_cells
 from fp_verify.sources import (
     Mismatch,
     Read,
@@ -67,7 +68,10 @@ def recompute(read: Read, log: Log, cut: int, metered_microusd: int, torn_down: 
 
 def all_cells(log: Log, documents: Documents, metered_microusd: int) -> dict[tuple[str, str], Cell]:
     """Every cell that something may prove, by lane and proof."""
-    cells = [*spine_cells(log, documents, metered_microusd).values(), *learning_cells(log, documents)]
+    cells = [
+        *spine_cells(log, documents, metered_microusd).values(), *learning_cells(log, documents),
+        *rehearsal_cells(log, documents),
+    ]  # fmt: skip
     return {(cell.lane, cell.proof): cell for cell in cells}
 
 

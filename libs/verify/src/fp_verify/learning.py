@@ -1,4 +1,4 @@
-"""Proof cells of the lanes ofs, mf, mpr and teardown, from the control log and evidence documents alone. Pure.
+"""Proof cells of the lanes ofs, mf and mpr, from the control log and evidence documents alone. Pure.
 
 What no artifact proves yet is a cell all the same: OPEN, with the reason (gates.md, Six proofs).
 """
@@ -8,7 +8,6 @@ from typing import Any
 
 from fp_contracts import control as c
 from fp_contracts import topics
-from fp_contracts.proofs import PROOFS
 from fp_verify.cells import Cell, Check
 from fp_verify.log import WINDOW_REPORT, Documents, Log
 
@@ -24,12 +23,11 @@ UNPROVEN: Mapping[tuple[str, str], str] = {
     ("mf", "failure_drill"): "no training is killed in a run",
     ("mf", "recovery"): "no killed training is started again in a run",
     ("mpr", "monitor"): "the active-bundle metric is not read back",
-    **{("teardown", proof): "no teardown is rehearsed on a scratch namespace" for proof in PROOFS},
 }
 
 
 def learning_cells(log: Log, documents: Documents) -> tuple[Cell, ...]:
-    """All 24 cells of the four lanes."""
+    """All 18 cells of the three lanes."""
     proven: Mapping[tuple[str, str], Callable[[Log, Documents], tuple[list[Check], dict[str, Any]]]] = {
         ("ofs", "rollback"): _recipe,
         ("mf", "rollback"): _safe_disable,

@@ -17,6 +17,10 @@ WINDOW_REPORT = ("window 2", "reconciliation")
 """Place of the report that re-checks window 2: it belongs to no gate, the control log names it."""
 
 
+REHEARSAL = "rehearsal"
+"""Place of a teardown rehearsal's documents, by proof: they belong to no gate either."""
+
+
 class LogError(ValueError):
     """A record of the run that breaks its contract."""
 
@@ -105,6 +109,8 @@ def _refs_of(payload: c.ControlPayload) -> tuple[tuple[str, c.EvidenceRef], ...]
             return (("P6", payload.ledger_ref),)
         case c.WindowReconciled():
             return (("P15", payload.report_ref),)
+        case c.TeardownRehearsed():
+            return tuple(("P16", ref) for ref in (*payload.evidence, *payload.outlived))
         case c.RunResumeRequested():
             return ((payload.phase, payload.receipt_ref),)
         case _:

@@ -16,6 +16,7 @@ from fp_contracts.services import REQUIRED, instances
 from fp_verify.chain import FIRST, chained
 from fp_verify.check import recompute
 from fp_verify.log import WINDOW_REPORT, RawRecord, read_log
+from fp_verify.sample_rehearsal import SCRATCH_RUN, rehearsal_documents
 from fp_verify.verdict import EQUATIONS
 
 RUN = "platform_20260101T000000Z"
@@ -158,6 +159,7 @@ def _close_p11(run: GreenRun) -> None:
 def until_p15(run: GreenRun | None = None, broken: str | None = None) -> GreenRun:
     """A full run up to P15's gate; `broken` = an equation of window 2 that does not hold."""
     run = until_p11(run=run or GreenRun(config=make_config("full")))
+    rehearse(run)
     run.close("P12")
     moves = [{"n": n, "move": move} for n, move in enumerate(("activate", "roll_back", "re_activate"), 1)]
     run.close("P13", {"rollback_recipe": {"document": {"executed": moves, "ok": True}}})
@@ -183,6 +185,17 @@ def until_p15(run: GreenRun | None = None, broken: str | None = None) -> GreenRu
     run.say(c.WindowReconciled(window=2, checks=checks, report_ref=shown))
     run.close("P15", corridor_documents())
     return run
+
+
+def rehearse(run: GreenRun) -> None:
+    """A teardown rehearsed between P11 and P16: its evidence, then what it tells."""
+    outlived = run.put(f"evidence/runs/{SCRATCH_RUN}/scratch/namespace.json", {"run": SCRATCH_RUN})
+    evidence = tuple(
+        run.put(f"evidence/runs/{RUN}/rehearsal/{SCRATCH_RUN[-12:]}/{name}.json", document)
+        for name, document in rehearsal_documents(RUN, outlived).items()
+    )
+    run.say(c.TeardownRehearsed(scratch_run=SCRATCH_RUN, actor="tester", reason="P16 asks for it", evidence=evidence,
+                                outlived=(outlived,)), SCRATCH_RUN)  # fmt: skip
 
 
 def corridor_documents() -> dict[str, Any]:

@@ -12,7 +12,7 @@ from fp_contracts.ids import phase_execution_id
 from fp_contracts.phases import PHASES
 from fp_contracts.windows import SECOND
 from fp_verify.chain import chain_fault
-from fp_verify.log import WINDOW_REPORT, Documents, Log, gate_refs
+from fp_verify.log import REHEARSAL, WINDOW_REPORT, Documents, Log, gate_refs
 
 Read = Callable[[str], bytes]
 """Key to bytes; KeyError when there is no such object."""
@@ -58,7 +58,15 @@ def load_documents(read: Read, log: Log) -> Documents:
     for said in log.state.reconciled.values():
         if said.window == SECOND and not check_refs(read, [("P15", said.report_ref)], torn_down=False):
             documents[WINDOW_REPORT] = orjson.loads(read(said.report_ref.key))
+    for told in log.state.rehearsals[-1:]:
+        if not check_refs(read, [("P16", ref) for ref in (*told.evidence, *told.outlived)], torn_down=False):
+            documents |= {(REHEARSAL, name_of(ref)): orjson.loads(read(ref.key)) for ref in told.evidence}
     return documents
+
+
+def name_of(ref: c.EvidenceRef) -> str:
+    """The name of a JSON object: the last segment of its key without its ending."""
+    return ref.key.rpartition("/")[2].removesuffix(".json")
 
 
 def gate_faults(log: Log) -> dict[str, str]:
@@ -75,7 +83,7 @@ def _gate_fault(run: str, gate: c.GatePassed) -> str | None:
     failed = [check.name for check in gate.checks if not check.ok]
     if failed or not gate.checks:
         return f"passed over failed checks: {', '.join(failed) or 'no check at all'}"
-    names = [ref.key.rpartition("/")[2].removesuffix(".json") for ref in gate.evidence]
+    names = [name_of(ref) for ref in gate.evidence]
     if sorted(names) != sorted(spec.evidence):
         return f"evidence is {', '.join(sorted(names))}, required {', '.join(sorted(spec.evidence))}"
     receipt = gate.receipt

@@ -5,6 +5,7 @@ from dataclasses import asdict
 
 import typer
 
+from fp_contracts.phases import ORDER
 from fp_operator import project, substrate
 from fp_operator.cli.output import DryRunOption, Exit, Format, OutputOption, console, emit_json, steps, told
 from fp_operator.cli.running import actor
@@ -47,7 +48,12 @@ def down(
             return
         ended = bring_down(folder, actor(), reason, steps())
     if output is Format.JSON:
-        emit_json({"state_dir": str(folder), "run": ended.run, "p17": ended.p17, "left": list(ended.left)})
+        emit_json({
+            "state_dir": str(folder), "run": ended.run, "p17": ended.p17, "left": list(ended.left),
+            "phases": {"closed": ended.closed, "of": len(ORDER)},
+        })  # fmt: skip
+    elif ended.run is not None:
+        console().print(f"run {ended.run}: P17 {ended.p17}; {ended.closed} of {len(ORDER)} phases closed")
     if ended.left:
         raise typer.Exit(Exit.BLOCKED)
     raise typer.Exit(Exit.BLOCKED if ended.p17 == "BLOCKED" else Exit.GREEN)

@@ -28,6 +28,7 @@ from fp_operator.cli.output import (
 from fp_operator.cli.reading import phase_key
 from fp_operator.following import Moment
 from fp_operator.pinning import Pinned
+from fp_operator.rehearsal import program
 from fp_operator.runs import reading
 from fp_operator.stack import Supervisor
 from fp_operator.substrate import Environment
@@ -74,6 +75,8 @@ def run(
         if output is Format.TEXT:
             console().print(f"run {planned.run}\nworld {planned.world.name}: {planned.world.rows:,} payments, "
                             f"{planned.world.frauds:,} frauds; drill {planned.drill or 'none'}")  # fmt: skip
+        if detach and scope == "full":
+            program.start(environment, pinned.run, order.actor)  # it waits for P11: nobody else may be watching then
         if not detach:
             finish(environment, pinned, timeout, output, approve_as)
 

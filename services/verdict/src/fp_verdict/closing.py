@@ -113,10 +113,11 @@ def scope_is_open(state: RunState) -> bool:
     """Whether phases of a full scope may still close; a spine's scope ends with P11.
 
     A blocked phase is waited for: P16 opens without unresolved blockers (spec P16), so a resume finds the run open.
+    So is the rehearsal of a teardown: a run is closed once, and nothing that comes later could prove that lane.
     """
     if state.header is None or state.header.config.scope == "spine":
         return False
-    return not all(state.passed(key) for key in VERDICT_INPUTS)
+    return not state.rehearsals or not all(state.passed(key) for key in VERDICT_INPUTS)
 
 
 def metered_until(conn: Connection, run: str, last_sample: int) -> int:
