@@ -26,18 +26,20 @@ class Opened:
     execution: str
     limit: c.EvidenceRef
     max_spend_microusd: int
+    actor: str
+    reason: str
 
     @property
     def root(self) -> str:
         return f"{ROOT}/{self.execution}"
 
 
-def open_phase(store: EvidenceStore, phase: str) -> Opened:
-    """Write the spend envelope before any work of the phase (spec §3.4)."""
+def open_phase(store: EvidenceStore, phase: str, actor: str = "operator", reason: str = "") -> Opened:
+    """Write the spend envelope before any work of the phase (spec §3.4); the receipt will say who asked and why."""
     limit = next(e for e in envelopes(1) if e.phase == phase)
     execution = h32("control", phase, secrets.token_hex(16))
     ref = put_json(store, f"{ROOT}/{execution}/envelope.json", limit.model_dump(mode="json"))
-    return Opened(phase, execution, ref, limit.max_spend_microusd)
+    return Opened(phase, execution, ref, limit.max_spend_microusd, actor, reason)
 
 
 def close_phase(
@@ -63,7 +65,8 @@ def close_phase(
         phase=opened.phase, attempt=1, spend_microusd=spend_microusd, first_sample=0, last_sample=0,
         window_us=window_us, artifacts=tuple(ref.key for ref in refs), risk_retired=PHASES[opened.phase].risk,
     )  # fmt: skip
-    put_json(store, f"{opened.root}/receipt.json", receipt.model_dump(mode="json"))
+    asked = {"actor": opened.actor, "reason": opened.reason}
+    put_json(store, f"{opened.root}/receipt.json", receipt.model_dump(mode="json") | asked)
     checks = tuple(
         c.Check(name=p.name, observed=p.observed, required=p.required, ok=p.ok) for p in evaluation.predicates
     )

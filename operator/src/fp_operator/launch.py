@@ -28,6 +28,7 @@ class Order:
     drill: bool = True
     pace_per_s: int = 0
     actor: str = "operator"
+    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,14 +42,14 @@ class Planned:
     drill: str | None
 
 
-def ready_environment(folder: Path, on_step: OnStep) -> Environment:
+def ready_environment(folder: Path, on_step: OnStep, actor: str = "operator", reason: str = "") -> Environment:
     """The environment with its services running this build: as it is, or brought up."""
     root = project.root()
     if mesh.running(folder) and (folder / substrate.MEMORY).is_file():
         environment = substrate.remembered(folder, on_step)
         if environment.digests.image_manifest == substrate.image_manifest_digest(root):
             return environment
-    return substrate.bring_up(folder, root, on_step)
+    return substrate.bring_up(folder, root, on_step, actor, reason)
 
 
 def plan(environment: Environment, order: Order) -> Planned:
@@ -64,9 +65,11 @@ def plan(environment: Environment, order: Order) -> Planned:
     )  # fmt: skip
 
 
-def start(environment: Environment, planned: Planned, actor: str) -> Pinned:
+def start(environment: Environment, planned: Planned, actor: str, reason: str = "") -> Pinned:
     """Ask sr for the run. UserError when another one is open."""
-    pinned = pinning.request(environment, planned.run, planned.scenario, planned.config, actor, planned.drill)
+    pinned = pinning.request(
+        environment, planned.run, planned.scenario, planned.config, actor, planned.drill, reason
+    )  # fmt: skip
     project.remember_latest(environment.state_dir, planned.run, "")
     return pinned
 

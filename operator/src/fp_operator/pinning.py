@@ -42,8 +42,9 @@ def new_scenario_id() -> str:
 
 
 def request(
-    environment: Environment, run: str, scenario: str, config: RunConfig, actor: str, drill: str | None = None
-) -> Pinned:
+    environment: Environment, run: str, scenario: str, config: RunConfig, actor: str, drill: str | None = None,
+    reason: str = "",
+) -> Pinned:  # fmt: skip
     """Ask sr to pin the run. `drill` = instance:failpoint:action:N to arm. UserError for ids of a wrong form."""
     if not is_run_id(run):
         raise UserError(f"run id {run[:60]!r}", "not platform_YYYYMMDDTHHMMSSZ[-suffix]", "leave it out, or mend it")
@@ -51,7 +52,8 @@ def request(
         raise UserError(f"scenario id {scenario[:60]!r}", "not 32 lower-case hex digits", "leave it out, or mend it")
     settings = environment.settings()
     pins = Pins(run, scenario, config.manifest_fingerprint, config_digest(config))
-    events: list[Event] = [(c.RunPinRequested(scenario_run_id=scenario, config=config, actor=actor), ())]
+    asked = c.RunPinRequested(scenario_run_id=scenario, config=config, actor=actor, reason=reason)
+    events: list[Event] = [(asked, ())]
     events += [(gate, (gate.phase, "1")) for gate in environment.gates]
     events += [
         (

@@ -60,14 +60,16 @@ def operator_settings(state_dir: Path, addresses: StackAddresses) -> RuntimeSett
     )
 
 
-def bring_up(state_dir: Path, root: Path, on_step: OnStep) -> Environment:
+def bring_up(
+    state_dir: Path, root: Path, on_step: OnStep, actor: str = "operator", reason: str = ""
+) -> Environment:  # fmt: skip
     """Everything from authorities to services; UserError with the fix when something is in the way."""
     known = authority.load(root / "docs" / "authority")
     on_step("authority", "as pinned", 0.0)
     spending = Spending(Supervisor(state_dir))
     store = open_store(given_addresses().get("evidence_url") or store_url(state_dir, "evidence"))
-    gates = [_package(store, root, on_step)]
-    opened = open_phase(store, "P0")
+    gates = [_package(store, root, on_step, actor, reason)]
+    opened = open_phase(store, "P0", actor, reason)
     addresses = up(state_dir, on_step=on_step)
     _timed("schema and roles", on_step, lambda: _database(state_dir, addresses))
     settings = operator_settings(state_dir, addresses)
@@ -85,11 +87,11 @@ def bring_up(state_dir: Path, root: Path, on_step: OnStep) -> Environment:
     return environment
 
 
-def _package(store: EvidenceStore, root: Path, on_step: OnStep) -> c.GatePassed:
+def _package(store: EvidenceStore, root: Path, on_step: OnStep, actor: str, reason: str) -> c.GatePassed:
     """P(-1): what runs here, by digest, before anything of it starts."""
     began = time.monotonic()
     spending = Spending(Supervisor(root / "no stack yet"))
-    opened = open_phase(store, "P(-1)")
+    opened = open_phase(store, "P(-1)", actor, reason)
     evaluation = build.evaluate(build.gather(root, revision_of(root)))
     gate = close_phase(store, opened, evaluation, spending.microusd(), spending.window_us())
     on_step("P(-1)", "closed on evidence", time.monotonic() - began)

@@ -63,11 +63,11 @@ def test_a_substrate_with_one_fault_blocks(broken: dict[str, Any], code: str) ->
 
 
 def test_the_envelope_is_written_before_and_the_receipt_after(store: EvidenceStore) -> None:
-    opened = controlroot.open_phase(store, "P0")
+    opened = controlroot.open_phase(store, "P0", "somebody", "a demo")
     assert [stored.key for stored in store.list(opened.root)] == [f"{opened.root}/envelope.json"]
     gate = controlroot.close_phase(store, opened, p0.evaluate(READY), 5, 1_000)
     receipt = orjson.loads(store.get(f"{opened.root}/receipt.json"))
-    assert receipt["spend_microusd"] == 5
+    assert (receipt["spend_microusd"], receipt["actor"], receipt["reason"]) == (5, "somebody", "a demo")
     assert {ref.key for ref in gate.evidence} == set(receipt["artifacts"])
 
 

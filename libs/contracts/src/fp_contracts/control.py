@@ -53,6 +53,7 @@ class RunPinRequested(Closed):
     scenario_run_id: Hex32
     config: RunConfig
     actor: str
+    reason: str = ""
 
 
 class RunPinned(Closed):

@@ -14,7 +14,11 @@ from fp_operator.downing import bring_down
 from fp_operator.stack import status as stack_status
 
 
-def up(dry_run: bool = DryRunOption, output: Format = OutputOption) -> None:
+def up(
+    reason: str = typer.Option("an environment for runs", "--reason", help="Why: kept with the receipts of P(-1), P0"),
+    dry_run: bool = DryRunOption,
+    output: Format = OutputOption,
+) -> None:
     """Make everything ready for runs: authorities, servers, schema, topics, P(-1) and P0, services."""
     with told():
         folder = project.state_dir()
@@ -23,7 +27,7 @@ def up(dry_run: bool = DryRunOption, output: Format = OutputOption) -> None:
             emit_json({"state_dir": str(folder), "root": str(project.root()), "running": running})
             return
         began = time.monotonic()
-        environment = substrate.bring_up(folder, project.root(), steps())
+        environment = substrate.bring_up(folder, project.root(), steps(), actor(), reason)
         seconds = time.monotonic() - began
         page = f"http://127.0.0.1:{environment.ports['verdict']}/"
         if output is Format.JSON:

@@ -55,6 +55,7 @@ def run(
     approve_as: str | None = typer.Option(None, "--approve-as", help="Scope full: approve what it trains unseen, as"),
     timeout: float = typer.Option(TIMEOUT_S, "--timeout", help="Seconds to watch before letting go"),
     detach: bool = typer.Option(False, "--detach", help="Start and return at once"),
+    reason: str = typer.Option("a run of the world", "--reason", help="Why: kept with the request to pin the run"),
     dry_run: bool = DryRunOption,
     output: Format = OutputOption,
 ) -> None:
@@ -64,14 +65,14 @@ def run(
         if approve_as is not None and (scope != "full" or detach or approve_as == actor()):
             why = "it needs scope full, a run that is watched, and another person than who asks for it"
             raise UserError("--approve-as", why, "leave it out and use `fp models approve`")
-        order = launch.Order(world, platform_run_id, scenario_run_id, scope, drill, pace, actor())
-        environment = launch.ready_environment(project.state_dir(), steps())
+        order = launch.Order(world, platform_run_id, scenario_run_id, scope, drill, pace, actor(), reason)
+        environment = launch.ready_environment(project.state_dir(), steps(), actor(), reason)
         planned = launch.plan(environment, order)
         if dry_run:
             emit_json({"platform_run_id": planned.run, "scenario_run_id": planned.scenario, "drill": planned.drill,
                        "config": planned.config.model_dump(mode="json")})  # fmt: skip
             return
-        pinned = launch.start(environment, planned, order.actor)
+        pinned = launch.start(environment, planned, order.actor, order.reason)
         if output is Format.TEXT:
             console().print(f"run {planned.run}\nworld {planned.world.name}: {planned.world.rows:,} payments, "
                             f"{planned.world.frauds:,} frauds; drill {planned.drill or 'none'}")  # fmt: skip
