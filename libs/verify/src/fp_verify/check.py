@@ -10,6 +10,7 @@ from fp_contracts import control as c
 from fp_contracts.canonical import canonical_bytes
 from fp_contracts.phases import PHASES
 from fp_contracts.proofs import proof_key
+from fp_verify.addendum import addendum_faults
 from fp_verify.cells import Cell, spine_cells
 from fp_verify.learning import learning_cells
 from fp_verify.log import Documents, Log
@@ -105,7 +106,7 @@ def verify(read: Read, log: Log, candidate: str | None = None) -> Result:
     known = {mismatch.key for mismatch in faults}
     faults += [m for m in _own_objects(read, log, key, found, torn_down, candidate) if m.key not in known]
     if candidate is None:
-        faults += _announcement(log, found.documents["final_verdict"])
+        faults += _announcement(log, found.documents["final_verdict"]) + addendum_faults(read, log)
     cells = sum(cell.ok for cell in found.cells.values())
     return _result(faults, found.objects + cells + len(found.documents), found.documents["final_verdict"])
 
