@@ -8,6 +8,8 @@ import pytest
 from fp_contracts.canonical import canonical_bytes, digest_of, sha256_hex
 from fp_contracts.ids import phase_execution_id
 from fp_contracts.phases import PHASES
+from fp_verify import sample
+from fp_verify.addendum import Holds
 from fp_verify.check import verify
 from fp_verify.log import read_log
 from fp_verify.sample import RUN, GreenRun, green_run
@@ -29,8 +31,8 @@ def torn_down() -> tuple[GreenRun, dict[str, Any]]:
     }  # fmt: skip
 
 
-def found(run: GreenRun) -> list[tuple[str, str]]:
-    result = verify(run.objects.__getitem__, read_log(RUN, run.records))
+def found(run: GreenRun, holds: Holds | None = None) -> list[tuple[str, str]]:
+    result = verify(run.objects.__getitem__, read_log(RUN, run.records), holds=holds)
     assert result.result == ("FAIL" if result.mismatches else "PASS")
     assert {m.key for m in result.mismatches} <= {KEY}
     return [(m.why, m.blocker) for m in result.mismatches]
@@ -72,3 +74,32 @@ def test_no_byte_of_it_can_change(name: str) -> None:
     run, document = torn_down()
     run.objects[KEY] = CHANGES[name](canonical_bytes(document | {"digest": digest_of(document)}))
     assert [blocker for _, blocker in found(run)] == ["DFULL-RUN-B17.1"]
+
+
+UNSIGNED = [("is not signed by the key that P0 recorded", "DFULL-RUN-B17.1")]
+
+
+def holds(key: str, body: bytes, signature: str) -> bool:
+    """Stands for a real signature: the pure verification is handed the check."""
+    return signature == sha256_hex(key.encode() + body)
+
+
+@pytest.mark.parametrize(
+    ("signer", "faults"), [("the key", []), ("another key", UNSIGNED), ("nobody", UNSIGNED), ("an old P0", [])]
+)
+def test_the_signature_is_by_the_key_that_p0_recorded(
+    signer: str, faults: list[tuple[str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    snapshots = {"ops": {} if signer == "an old P0" else {"signing_key": "the key"}}
+    close = sample.GreenRun.close
+
+    def closing(run: GreenRun, phase: str, documents: Any = None) -> None:
+        close(run, phase, {"stack_snapshots": snapshots} if phase == "P0" else documents)
+
+    monkeypatch.setattr(sample.GreenRun, "close", closing)
+    run, document = torn_down()
+    signature = sha256_hex(signer.encode() + canonical_bytes(document))
+    seals = {"digest": digest_of(document)} | ({} if signer in ("nobody", "an old P0") else {"signature": signature})
+    run.put(KEY, document | seals)
+    assert found(run, holds) == faults
+    assert found(run) == []

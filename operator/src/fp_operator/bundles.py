@@ -8,6 +8,7 @@ from typing import Any
 
 from fp_contracts import topics
 from fp_contracts.fold import RunState
+from fp_operator import signing
 from fp_operator.pinning import Pinned
 from fp_runtime.bus import Consumer
 from fp_runtime.errors import UserError
@@ -58,7 +59,7 @@ def check(bundle: Path) -> dict[str, Any]:
     if not bundle.exists():
         raise UserError(f"bundle {bundle}", "there is no such file or folder", "make one: `fp evidence export`")
     try:
-        return asdict(verify_bundle(load(bundle)))
+        return asdict(verify_bundle(load(bundle), holds=signing.holds))
     except BundleError as error:
         raise UserError(f"bundle {bundle}", str(error), "give what `fp evidence export` wrote") from error
 

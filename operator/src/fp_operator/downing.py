@@ -5,12 +5,12 @@ from pathlib import Path
 
 import orjson
 
-from fp_contracts.canonical import digest_of, sha256_hex
+from fp_contracts.canonical import canonical_bytes, digest_of, sha256_hex
 from fp_contracts.control import GateBlocked, GatePassed
 from fp_contracts.fold import RunState, fold
 from fp_contracts.ids import phase_execution_id
 from fp_contracts.phases import ORDER, PHASES
-from fp_operator import bundles, handles, mesh, namespace, pinning, substrate, teardown
+from fp_operator import bundles, handles, mesh, namespace, pinning, signing, substrate, teardown
 from fp_operator.ending import end_noted, tear_down
 from fp_operator.namespace import Namespace
 from fp_operator.rereading import recorded, reread
@@ -49,7 +49,7 @@ def bring_down(state_dir: Path, actor: str, reason: str, on_step: OnStep) -> End
     if not began:
         return Ended(None, "nothing ran", left)
     if environment is not None and closing.run is not None and closing.p17 in ("PASS", "BLOCKED"):
-        _addendum(open_store(environment.addresses.evidence_url), closing.run, left)
+        _addendum(open_store(environment.addresses.evidence_url), closing.run, left, state_dir)
     return Ended(closing.run, closing.p17, left, closing.closed)
 
 
@@ -147,8 +147,8 @@ def _abandon(store: EvidenceStore, run: str, actor: str, reason: str) -> None:
         put_json(store, key, {"platform_run_id": run, "actor": actor, "reason": reason, "at_us": now_us()})
 
 
-def _addendum(store: EvidenceStore, run: str, left: tuple[str, ...]) -> None:
-    """After the servers stopped: nothing runs, and the teardown's own evidence still reads. Tied to the verdict."""
+def _addendum(store: EvidenceStore, run: str, left: tuple[str, ...], state_dir: Path) -> None:
+    """After the servers stopped: nothing runs, and the teardown's own evidence still reads. Signed over the verdict."""
     spec, execution = PHASES["P17"], phase_execution_id(run, "P17", 1)
     key = spec.evidence_key(run, execution, "addendum")
     if store.exists(key):
@@ -159,4 +159,5 @@ def _addendum(store: EvidenceStore, run: str, left: tuple[str, ...]) -> None:
         "teardown": {name: sha256_hex(body) for name, body in bodies.items()},
         "residue_after_servers": list(left), "at_us": now_us(),
     }  # fmt: skip
-    put_json(store, key, document | {"digest": digest_of(document)})
+    seals = {"digest": digest_of(document), "signature": signing.sign(state_dir, canonical_bytes(document))}
+    put_json(store, key, document | seals)

@@ -19,9 +19,7 @@ READY_S = 180.0
 def start(state_dir: Path, programs: Sequence[Program], ports: Mapping[str, int], anew: bool) -> None:
     """Start what does not run, or everything `anew`, and wait until every service answers. UserError naming one."""
     supervisor = Supervisor(state_dir)
-    if not supervisor.alive():  # all servers are elsewhere, so nobody needed a supervisor before
-        supervisor.launch(OWNER, programs)
-    elif anew:
+    if anew:
         stop(state_dir)
     supervisor.update(OWNER, programs)
     for program in programs:

@@ -7,7 +7,7 @@ from pathlib import Path
 from fp_contracts.evaluation import Evaluation, Predicate
 from fp_contracts.phases import PHASES
 from fp_contracts.pins import MONTHLY_LIMIT_MICROUSD, alert_level
-from fp_operator import handles
+from fp_operator import handles, signing
 from fp_operator.authority import Authority
 from fp_operator.stack import StackAddresses, Supervisor
 from fp_runtime.settings import RuntimeSettings
@@ -18,12 +18,15 @@ MISSING, LOCKED = PHASES["P0"].blockers
 
 @dataclass(frozen=True, slots=True)
 class SubstrateFacts:
-    """What P0 rests on: stack -> what realises it and whether it is clean; handle -> fault or None; budget."""
+    """What P0 rests on: stack -> what realises it and whether it is clean; handle -> fault or None; budget;
+    the public key that later signatures are checked with.
+    """
 
     stacks: Mapping[str, tuple[str, bool]]
     handles: Mapping[str, str | None]
     lock_fault: str | None
     month_spend_microusd: int | None
+    signing_key: str = ""
 
 
 def gather(state_dir: Path, addresses: StackAddresses, known: Authority, settings: RuntimeSettings) -> SubstrateFacts:
@@ -40,7 +43,8 @@ def gather(state_dir: Path, addresses: StackAddresses, known: Authority, setting
         "data_ml": ("no part of the spine", True),
         "ops": ("supervisor, meter", Supervisor(state_dir).alive()),
     }
-    return SubstrateFacts(stacks, faults, handles.lock_fault(state_dir), handles.month_spend(settings))
+    lock_fault, month = handles.lock_fault(state_dir), handles.month_spend(settings)
+    return SubstrateFacts(stacks, faults, lock_fault, month, signing.public_key(state_dir))
 
 
 def evaluate(facts: SubstrateFacts) -> Evaluation:
@@ -50,6 +54,10 @@ def evaluate(facts: SubstrateFacts) -> Evaluation:
     spend = facts.month_spend_microusd
     posture = "not queryable" if spend is None else f"{spend} µUSD, alert {alert_level(spend)}"
     below = spend is not None and alert_level(spend) < 3
+    snapshots: dict[str, dict[str, object]] = {
+        name: {"here": here, "clean": ok} for name, (here, ok) in facts.stacks.items()
+    }
+    snapshots["ops"]["signing_key"] = facts.signing_key
     return Evaluation(
         (
             Predicate("stacks applied clean", ", ".join(unclean) or "all five", "all five", not unclean, MISSING, True),
@@ -59,7 +67,7 @@ def evaluate(facts: SubstrateFacts) -> Evaluation:
             Predicate("budget and alerts", posture, "queryable, below alert 3", below, MISSING, True),
         ),
         {
-            "stack_snapshots": {name: {"here": here, "clean": ok} for name, (here, ok) in facts.stacks.items()},
+            "stack_snapshots": snapshots,
             "handle_conformance": {name: fault or "resolved" for name, fault in facts.handles.items()},
             "budget": {"limit_microusd": MONTHLY_LIMIT_MICROUSD, "month_spend_microusd": spend},
         },

@@ -71,6 +71,8 @@ def bring_up(
     gates = [_package(store, root, on_step, actor, reason)]
     opened = open_phase(store, "P0", actor, reason)
     addresses = up(state_dir, on_step=on_step)
+    if not Supervisor(state_dir).alive():  # all servers are elsewhere, so nobody needed one so far
+        Supervisor(state_dir).launch(mesh.OWNER, [])
     _timed("schema and roles", on_step, lambda: _database(state_dir, addresses))
     settings = operator_settings(state_dir, addresses)
     _timed("topics", on_step, lambda: _topics(settings))

@@ -13,6 +13,7 @@ from typing import Any
 import orjson
 
 from fp_contracts.canonical import CanonicalError, canonical_bytes, parse_strict, sha256_hex
+from fp_verify.addendum import Holds
 from fp_verify.check import INCONSISTENT, Result, verify
 from fp_verify.log import Log, LogError, RawRecord, read_log
 from fp_verify.sources import Mismatch, blocker_of
@@ -65,8 +66,8 @@ def load(path: Path) -> dict[str, bytes]:
         raise BundleError(f"{path}: not a bundle ({error})") from error
 
 
-def verify_bundle(files: Mapping[str, bytes], candidate: str | None = None) -> Result:
-    """Verify a loaded bundle: its index, then the verdict and everything below it."""
+def verify_bundle(files: Mapping[str, bytes], candidate: str | None = None, holds: Holds | None = None) -> Result:
+    """Verify a loaded bundle: its index, then the verdict and everything below it. `holds` as in `verify`."""
     try:
         index = parse_strict(files[INDEX])
         run = str(index["platform_run_id"])
@@ -78,7 +79,7 @@ def verify_bundle(files: Mapping[str, bytes], candidate: str | None = None) -> R
         log = read_log(run, [_record(line) for line in files[LOG].splitlines()])
     except (KeyError, LogError, ValueError, TypeError) as error:
         return _failed(Mismatch(LOG, f"not readable: {type(error).__name__}", INCONSISTENT))
-    result = verify(files.__getitem__, log, candidate)
+    result = verify(files.__getitem__, log, candidate, holds)
     known = {mismatch.key for mismatch in result.mismatches}
     faults = [fault for fault in _index_faults(files, named, log) if fault.key not in known]
     if not canonical:

@@ -10,7 +10,7 @@ from fp_contracts import control as c
 from fp_contracts.canonical import canonical_bytes
 from fp_contracts.phases import PHASES
 from fp_contracts.proofs import proof_key
-from fp_verify.addendum import addendum_faults
+from fp_verify.addendum import Holds, addendum_faults
 from fp_verify.cells import Cell, spine_cells
 from fp_verify.learning import learning_cells
 from fp_verify.log import Documents, Log
@@ -87,8 +87,11 @@ def _phase_faults(log: Log, documents: Documents, broken: Sequence[Mismatch]) ->
     return [Mismatch(phase, why, blocker_of(phase)) for phase, why in faults.items()]
 
 
-def verify(read: Read, log: Log, candidate: str | None = None) -> Result:
-    """Verify the published verdict of a run; `candidate` = the key of a verdict that is not published yet."""
+def verify(read: Read, log: Log, candidate: str | None = None, holds: Holds | None = None) -> Result:
+    """Verify the published verdict of a run; `candidate` = the key of a verdict that is not published yet.
+
+    `holds` checks a signature: without it the closing addendum is checked by its hashes alone.
+    """
     faults: list[Mismatch] = []
     key = candidate or _published_key(log, faults)
     if key is None or log.state.header is None:
@@ -106,7 +109,7 @@ def verify(read: Read, log: Log, candidate: str | None = None) -> Result:
     known = {mismatch.key for mismatch in faults}
     faults += [m for m in _own_objects(read, log, key, found, torn_down, candidate) if m.key not in known]
     if candidate is None:
-        faults += _announcement(log, found.documents["final_verdict"]) + addendum_faults(read, log)
+        faults += _announcement(log, found.documents["final_verdict"]) + addendum_faults(read, log, holds)
     cells = sum(cell.ok for cell in found.cells.values())
     return _result(faults, found.objects + cells + len(found.documents), found.documents["final_verdict"])
 
