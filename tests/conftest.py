@@ -80,6 +80,13 @@ def database(stack: StackAddresses, migrated: str) -> Iterator[str]:
         yield stack.pg_dsn_for(name)
 
 
+@pytest.fixture(scope="module")
+def module_database(stack: StackAddresses, migrated: str) -> Iterator[str]:
+    """As `database`, for all tests of a module."""
+    with _new_database(stack, template=migrated) as name:
+        yield stack.pg_dsn_for(name)
+
+
 @contextmanager
 def _new_database(stack: StackAddresses, template: str = "template0") -> Iterator[str]:
     name = f"t_{uuid.uuid4().hex[:12]}"

@@ -4,7 +4,8 @@ from http.client import HTTPConnection
 
 import pytest
 
-from fp_runtime.health import MAX_BEAT_AGE_S, Health, HealthServer
+from fp_runtime.health import MAX_BEAT_AGE_S, Health, serve
+from fp_runtime.readonly_http import ReadOnlyServer
 
 
 class Clock:
@@ -26,13 +27,13 @@ def health(clock: Clock) -> Health:
 
 
 @pytest.fixture
-def server(health: Health) -> Iterator[HealthServer]:
-    server = HealthServer(health)
+def server(health: Health) -> Iterator[ReadOnlyServer]:
+    server = serve(health)
     yield server
     server.close()
 
 
-def get(server: HealthServer, path: str) -> tuple[int, bytes]:
+def get(server: ReadOnlyServer, path: str) -> tuple[int, bytes]:
     connection = HTTPConnection("127.0.0.1", server.port, timeout=5)
     connection.request("GET", path)
     reply = connection.getresponse()
@@ -41,7 +42,7 @@ def get(server: HealthServer, path: str) -> tuple[int, bytes]:
     return reply.status, body
 
 
-def test_ready_needs_every_condition(server: HealthServer, health: Health) -> None:
+def test_ready_needs_every_condition(server: ReadOnlyServer, health: Health) -> None:
     health.condition("postgres", None)
     assert get(server, "/readyz")[0] == 503
     health.condition("run", None)
@@ -53,14 +54,14 @@ def test_ready_needs_every_condition(server: HealthServer, health: Health) -> No
     assert get(server, "/livez")[0] == 200
 
 
-def test_a_loop_that_stopped_is_not_alive(server: HealthServer, health: Health, clock: Clock) -> None:
+def test_a_loop_that_stopped_is_not_alive(server: ReadOnlyServer, health: Health, clock: Clock) -> None:
     clock.now += MAX_BEAT_AGE_S + 1
     assert get(server, "/livez")[0] == 503
     health.beat()
     assert get(server, "/livez")[0] == 200
 
 
-def test_status_shows_numbers_and_other_paths_are_not_there(server: HealthServer, health: Health) -> None:
+def test_status_shows_numbers_and_other_paths_are_not_there(server: ReadOnlyServer, health: Health) -> None:
     health.number("lag", 7)
     assert json.loads(get(server, "/status")[1])["numbers"] == {"lag": 7}
     assert get(server, "/metrics")[0] == 404

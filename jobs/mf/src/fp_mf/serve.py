@@ -14,18 +14,20 @@ import orjson
 from pydantic import ValidationError
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
 from fp_contracts.bundle import MANIFEST_FILE, BundleManifest
+from fp_mf.openapi import PACKED, describe
 from fp_models import Bundle, NotFinite, action_of, load_folder
 from fp_models.model import Matrix
 from fp_runtime.errors import UserError
 from fp_runtime.listener import Listener
+from fp_runtime.problem import on_http, problem
 
 BODY_LIMIT = 16 * 1_048_576
-PACKED = "application/x-fp-float64"
 _TURN_S = 0.2
 
 
@@ -51,17 +53,27 @@ def build(bundle: Bundle) -> Starlette:
     """The ASGI application that scores with this bundle."""
 
     async def ping(_: Request) -> Response:
-        return _json(200, {"bundle_id": bundle.manifest.bundle_id})
+        return _json({"bundle_id": bundle.manifest.bundle_id})
 
     async def invocations(request: Request) -> Response:
         try:
             matrix = _matrix(bundle, request.headers.get("content-type", ""), await _body(request))
-            return _json(200, await run_in_threadpool(_answer, bundle, matrix))
+            return _json(await run_in_threadpool(_answer, bundle, matrix))
         except Refused as refused:
-            problem = {"status": refused.status, "title": "Not scored", "detail": refused.detail}
-            return _json(refused.status, problem, "application/problem+json")
+            return problem(refused.status, "NOT_SCORED", refused.detail)
 
-    return Starlette(routes=[Route("/ping", ping), Route("/invocations", invocations, methods=["POST"])])
+    async def openapi(_: Request) -> Response:
+        return _json(described)
+
+    described = describe(len(bundle.manifest.feature_names))
+    return Starlette(
+        routes=[
+            Route("/ping", ping),
+            Route("/invocations", invocations, methods=["POST"]),
+            Route("/openapi.json", openapi),
+        ],
+        exception_handlers={HTTPException: on_http},
+    )
 
 
 async def _body(request: Request) -> bytes:
@@ -106,8 +118,8 @@ def _answer(bundle: Bundle, matrix: Matrix) -> dict[str, Any]:
     }
 
 
-def _json(status: int, document: dict[str, Any], media_type: str = "application/json") -> Response:
-    return Response(orjson.dumps(document), status, media_type=media_type)
+def _json(document: dict[str, Any]) -> Response:
+    return Response(orjson.dumps(document), media_type="application/json")
 
 
 def run(folder: Path, host: str, port: int, stop: threading.Event) -> int:

@@ -4,9 +4,13 @@ import json
 import threading
 import time
 from collections.abc import Callable
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+from fp_runtime.openapi import OBJECT, document, health_paths, json_answer
+from fp_runtime.readonly_http import Answer, ReadOnlyServer
+
+_STATUS = {"get": {"operationId": "status", "responses": {"200": json_answer("Everything", OBJECT)}}}
+DOCUMENT = document("Health of a process", {"/status": _STATUS, **health_paths()})
 MAX_BEAT_AGE_S = 10.0
 
 
@@ -58,40 +62,15 @@ class Health:
         }
 
 
-class HealthServer:
-    """Serves one Health in daemon threads; `port` is the one it listens on."""
-
-    def __init__(self, health: Health, host: str = "127.0.0.1", port: int = 0) -> None:
-        self._server = ThreadingHTTPServer((host, port), _handler(health))
-        self._server.daemon_threads = True
-        self.port: int = self._server.server_address[1]
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.1,), name="health", daemon=True)
-        self._thread.start()
-
-    def close(self) -> None:
-        """Stop listening."""
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
-
-
-def _handler(health: Health) -> type[BaseHTTPRequestHandler]:
+def serve(health: Health, host: str = "127.0.0.1", port: int = 0) -> ReadOnlyServer:
+    """The health of one process over HTTP; port 0 = a free one."""
     checks: dict[str, Callable[[], bool]] = {"/livez": health.alive, "/readyz": health.ready, "/status": lambda: True}
 
-    class Handler(BaseHTTPRequestHandler):
-        timeout = 5
+    def answer(path: str) -> Answer:
+        if path == "/openapi.json":
+            return Answer(200, "application/json", json.dumps(DOCUMENT).encode())
+        if path not in checks:
+            return Answer(404, "text/plain", b"try /livez, /readyz or /status\n")
+        return Answer(200 if checks[path]() else 503, "application/json", json.dumps(health.snapshot()).encode())
 
-        def do_GET(self) -> None:
-            check = checks.get(self.path)
-            status = 404 if check is None else 200 if check() else 503
-            body = b"" if check is None else json.dumps(health.snapshot()).encode()
-            self.send_response(status)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *_: Any) -> None:
-            """Probes are not logged."""
-
-    return Handler
+    return ReadOnlyServer(host, port, "health", answer)

@@ -8,7 +8,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 from fp_runtime import failpoint, logs, telemetry
-from fp_runtime.health import Health, HealthServer
+from fp_runtime.health import Health, serve
 from fp_runtime.participant import Participant
 from fp_runtime.settings import RuntimeSettings
 
@@ -49,7 +49,7 @@ def running(settings: RuntimeSettings, make: Callable[[], Participant]) -> Itera
     with ExitStack() as closing:
         if exported is not None:
             closing.callback(exported.close)
-        closing.callback(HealthServer(health, settings.health_host, settings.health_port).close)
+        closing.callback(serve(health, settings.health_host, settings.health_port).close)
         participant = make()
         participant.start()
         closing.callback(participant.stop)

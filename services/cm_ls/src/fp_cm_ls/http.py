@@ -10,13 +10,16 @@ from typing import Any, TypeVar
 
 import orjson
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
 from fp_cm_ls.labeldesk import LabelDesk, LaneBroken
+from fp_cm_ls.openapi import DOCUMENT
 from fp_contracts.envelope import BATCH_LIMIT, BODY_LIMIT
 from fp_runtime.health import Health
+from fp_runtime.problem import on_http, problem
 from fp_runtime.tokens import Claims, Refusal, TokenRefused, authorize
 
 ADJUDICATION = "adjudication"
@@ -112,7 +115,9 @@ def build(door: Door) -> Starlette:
         session = _session(door)
         _claims(door, session, request)
         name = request.path_params["case_id"]
-        found = await asyncio.wrap_future(door.read(session, partial(session.case, name)))
+        # The store takes no NUL or lone surrogate, and what it refuses there would end the process.
+        plain = name.isascii() and name.isprintable()
+        found = await asyncio.wrap_future(door.read(session, partial(session.case, name))) if plain else None
         if found is None:
             raise Refused(404, "CASE_UNKNOWN", f"no case {name[:64]} in this run")
         return _json(200, found)
@@ -123,6 +128,9 @@ def build(door: Door) -> Starlette:
     async def readyz(_: Request) -> Response:
         return _json(200 if door.health.ready() else 503, door.health.snapshot())
 
+    async def openapi(_: Request) -> Response:
+        return _json(200, DOCUMENT)
+
     return Starlette(
         routes=[
             Route("/v1/adjudications", adjudications, methods=["POST"]),
@@ -130,8 +138,9 @@ def build(door: Door) -> Starlette:
             Route("/v1/cases/{case_id}", case),
             Route("/livez", livez),
             Route("/readyz", readyz),
+            Route("/openapi.json", openapi),
         ],
-        exception_handlers={Refused: _on_refused, Exception: _on_failure},
+        exception_handlers={Refused: _on_refused, HTTPException: on_http, Exception: _on_failure},
     )
 
 
@@ -210,15 +219,9 @@ def _json(status: int, value: Any) -> Response:
 
 async def _on_refused(_: Request, error: Exception) -> Response:
     assert isinstance(error, Refused)
-    return _problem(error.status, error.code, error.detail)
+    return problem(error.status, error.code, error.detail)
 
 
 async def _on_failure(_: Request, error: Exception) -> Response:
     """The store or the bus did not do it (or it is our bug): the process restarts and the same batch goes again."""
-    return _problem(503, "STORE_UNAVAILABLE", "the label store restarts; send the same batch again")
-
-
-def _problem(status: int, code: str, detail: str) -> Response:
-    body = {"type": f"urn:fp:problem:{code}", "title": "Refused", "status": status, "code": code, "detail": detail}
-    headers = {"WWW-Authenticate": "Bearer"} if status == 401 else {}
-    return Response(orjson.dumps(body), status, headers, media_type="application/problem+json")
+    return problem(503, "STORE_UNAVAILABLE", "the label store restarts; send the same batch again")

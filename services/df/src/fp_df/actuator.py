@@ -13,9 +13,13 @@ from typing import Annotated, Any
 import msgspec
 import orjson
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
+
+from fp_df.actuator_openapi import DOCUMENT
+from fp_runtime.problem import on_http, problem
 
 KINDS = frozenset({"BLOCK_PAYMENT", "HOLD_FOR_REVIEW", "REQUEST_STEP_UP"})
 _SCHEMA = (
@@ -89,7 +93,7 @@ def make_app(effects: Effects) -> Starlette:
         try:
             actions = _asked.decode(await request.body()).actions
         except msgspec.MsgspecError as error:
-            return _problem(422, "ACTIONS_UNREADABLE", str(error)[:200])
+            return problem(422, "ACTIONS_UNREADABLE", str(error)[:200])
         return Response(orjson.dumps({"results": _carry_out(effects, actions)}), media_type="application/json")
 
     async def totals(_: Request) -> JSONResponse:
@@ -98,8 +102,17 @@ def make_app(effects: Effects) -> Starlette:
     async def alive(_: Request) -> JSONResponse:
         return JSONResponse({"alive": True})
 
+    async def openapi(_: Request) -> JSONResponse:
+        return JSONResponse(DOCUMENT)
+
     return Starlette(
-        routes=[Route("/v1/actions", act, methods=["POST"]), Route("/v1/effects", totals), Route("/livez", alive)]
+        routes=[
+            Route("/v1/actions", act, methods=["POST"]),
+            Route("/v1/effects", totals),
+            Route("/livez", alive),
+            Route("/openapi.json", openapi),
+        ],
+        exception_handlers={HTTPException: on_http},
     )
 
 
@@ -112,8 +125,3 @@ def _carry_out(effects: Effects, actions: Sequence[Action]) -> list[dict[str, An
 
 def _result(executed: bool, first: bool) -> dict[str, Any]:
     return {"status": 200, "first": first} if executed else {"status": 409, "code": "KEY_REUSED"}
-
-
-def _problem(status: int, code: str, detail: str) -> JSONResponse:
-    body = {"type": "about:blank", "status": status, "code": code, "detail": detail}
-    return JSONResponse(body, status_code=status, media_type="application/problem+json")

@@ -18,17 +18,13 @@ from fp_ig.domain import Admission
 from fp_ig.intake import Answer, Batch, Classes, Code, Intake, Problem, Unknown
 from fp_ig.openapi import DOCUMENT
 from fp_runtime.health import Health
+from fp_runtime.problem import on_http, problem
 from fp_runtime.telemetry import Metric, histogram
 from fp_runtime.tokens import Claims, Refusal, TokenRefused, authorize
 
 HARD_LIMIT = 4 * BODY_LIMIT  # bytes read at most, to tell one endless line from a batch that can be split
 TOKENS_KEPT = 64
 _JSON = "application/json"
-_TITLES = {
-    400: "Bad request", 401: "Not authenticated", 403: "Not allowed", 404: "Not found", 405: "Method not allowed",
-    409: "Conflict", 413: "Too large", 421: "Misdirected", 429: "Overloaded", 500: "Failed", 501: "Not open",
-    503: "Unavailable",
-}  # fmt: skip
 
 
 class Refused(Exception):
@@ -92,7 +88,7 @@ def build(door: Door) -> Starlette:
             Route("/readyz", readyz),
             Route("/openapi.json", openapi),
         ],
-        exception_handlers={Refused: _on_refused, HTTPException: _on_http, Exception: _on_failure},
+        exception_handlers={Refused: _on_refused, HTTPException: on_http, Exception: _on_failure},
     )
 
 
@@ -210,29 +206,14 @@ def _json(status: int, value: Any) -> Response:
     return Response(orjson.dumps(value), status, media_type=_JSON)
 
 
-def _problem(problem: Problem) -> Response:
-    body = {
-        "type": f"urn:fp:problem:{problem.code}",
-        "title": _TITLES.get(problem.status, "Refused"),
-        "status": problem.status,
-        "code": problem.code,
-        "detail": problem.detail,
-    }
-    headers = {} if problem.retry_after_s is None else {"Retry-After": str(problem.retry_after_s)}
-    if problem.status == 401:
-        headers["WWW-Authenticate"] = "Bearer"
-    return Response(orjson.dumps(body), problem.status, headers, media_type="application/problem+json")
+def _problem(refused: Problem) -> Response:
+    later = {} if refused.retry_after_s is None else {"Retry-After": str(refused.retry_after_s)}
+    return problem(refused.status, refused.code, refused.detail, later)
 
 
 async def _on_refused(_: Request, error: Exception) -> Response:
     assert isinstance(error, Refused)
     return _problem(error.problem)
-
-
-async def _on_http(_: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
-    code = {404: Code.NOT_FOUND, 405: Code.METHOD_NOT_ALLOWED}.get(error.status_code, Code.BAD_REQUEST)
-    return _problem(Problem(error.status_code, code, str(error.detail)))
 
 
 async def _on_failure(_: Request, __: Exception) -> Response:

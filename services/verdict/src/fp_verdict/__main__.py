@@ -14,7 +14,7 @@ from fp_runtime.participant import Evaluate, Participant, now_us
 from fp_runtime.postgres import connect
 from fp_runtime.process import running
 from fp_verdict.closing import ClosingDesk
-from fp_verdict.http import PageServer
+from fp_verdict.http import serve
 from fp_verdict.reading import PageDesk
 from fp_verdict.reconcile import evaluate_p11
 from fp_verdict.sampling import Watchman
@@ -48,7 +48,7 @@ def main() -> None:
 
     with running(config, lambda: Participant(config, gates, react)) as process:
         if config.page_port:
-            PageServer(config.page_host, config.page_port, process.participant.state, pages, store)
+            serve(config.page_host, config.page_port, process.participant.state, pages, store)
         while not process.stopping():
             process.turn()
             state = process.participant.state()
