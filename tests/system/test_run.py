@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from fp_contracts.phases import SPINE
+from fp_contracts.phases import ORDER, SPINE
+from fp_contracts.proofs import PROOFS
 from fp_operator.stack import Supervisor, down
 from fp_runtime.deadline import until
 
@@ -148,7 +149,10 @@ def test_a_full_run_of_a_world_too_small_to_learn_from_blocks_by_name_and_can_be
     (row,) = [row for row in again["phases"] if row["phase"] == "P14"]
     assert (row["state"], row["attempt"]) == ("BLOCKED", 2)
     assert blockers_of(again, "P14") == {"DFULL-RUN-B14"}
+    rehearsed = cell.json("rehearse", run, "--reason", "a run that waits can still be rehearsed")
+    assert rehearsed["cells"] == dict.fromkeys(PROOFS, "")
     cell.fp("stop", run, "--reason", "the world is too small to learn from")
+    cell.fp("rehearse", run, code=2)
 
 
 def blockers_of(ended: dict[str, Any], phase: str) -> set[str]:
@@ -177,9 +181,17 @@ def state_of(cell: Cell, run: str, phase: str) -> str:
     return next(str(row["state"]) for row in rows if row["phase"] == phase)
 
 
-def test_down_closes_p17_and_the_evidence_stays_readable(cell: Cell, drilled: dict[str, Any]) -> None:
+def test_down_closes_p17_and_the_evidence_stays_readable(cell: Cell, drilled: dict[str, Any], tmp_path: Path) -> None:
     ended = cell.json("down", "--reason", "end of the test")
     assert (ended["p17"], ended["left"]) == ("PASS", [])
+    assert ended["phases"] == {"closed": len(SPINE) + 1, "of": len(ORDER)}
     assert state_of(cell, ended["run"], "P17") == "PASS"
     assert "verdict_sha256" in cell.fp("evidence", "show", "addendum", ended["run"])
     assert cell.json("verify", drilled["bundle"])["result"] == "PASS"
+    closed = tmp_path / "closed"
+    cell.fp("evidence", "export", ended["run"], "--out", str(closed))
+    assert cell.json("verify", str(closed))["result"] == "PASS"
+    (addendum,) = closed.rglob("addendum.json")
+    document = json.loads(addendum.read_text())
+    addendum.write_text(json.dumps(document | {"signature": "0" * 128}, sort_keys=True, separators=(",", ":")))
+    assert "DFULL-RUN-B17.1" in {fault["blocker"] for fault in cell.json("verify", str(closed), code=1)["mismatches"]}
