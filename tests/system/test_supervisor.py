@@ -53,6 +53,18 @@ def test_a_set_of_programs_is_replaced_and_other_sets_are_left_alone(supervisor:
     assert supervisor.pid("base") == base
 
 
+def test_one_that_begins_with_no_program_takes_services_later() -> None:
+    """As where all servers are elsewhere."""
+    with tempfile.TemporaryDirectory(prefix="fp-sup-") as name:
+        bare = Supervisor(Path(name))
+        bare.launch("services", [], die_with_caller=True)
+        assert bare.states() == {}
+        bare.update("services", [SLEEPER])
+        bare.start("rtdl-0")
+        assert bare.pid("rtdl-0") is not None
+        bare.shutdown()
+
+
 def test_a_killed_program_comes_back_and_a_stopped_one_does_not(supervisor: Supervisor) -> None:
     supervisor.update("services", [SLEEPER, replace(OTHER, autorestart="never")])
     for name in ("rtdl-0", "df-0"):
