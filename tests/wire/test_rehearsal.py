@@ -1,6 +1,6 @@
 """A teardown rehearsed on real servers: made, killed half-way, finished, read again, metered, planted and scanned."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -10,15 +10,21 @@ import pytest
 from fp_contracts import topics
 from fp_contracts.canonical import canonical_bytes
 from fp_contracts.control import TeardownRehearsed
+from fp_contracts.fold import RunState
 from fp_contracts.proofs import PROOFS
+from fp_contracts.scratch import Scratch
 from fp_operator import ending, namespace
 from fp_operator.metering import Meter
 from fp_operator.prices import price_table
+from fp_operator.rehearsal import __main__ as rehearsing
 from fp_operator.rehearsal import acts, making
 from fp_operator.rehearsal.acts import Stage
+from fp_operator.rehearsal.program import RehearsalSettings
 from fp_operator.residue import Residual, scan
+from fp_operator.runplan import Digests
 from fp_operator.stack import StackAddresses
 from fp_operator.stack.state import choose_ports
+from fp_operator.substrate import Environment
 from fp_runtime.kafka import open_admin
 from fp_runtime.settings import RuntimeSettings
 from fp_verify import sample
@@ -126,3 +132,16 @@ def test_the_teardown_of_a_namespace_is_a_command_of_its_own(stage: Stage) -> No
     making.make(stage.space, stage.scratch, stage.addresses)
     assert acts._teardown(stage)[1] == 0
     assert scan(stage.space, stage.addresses) == ()
+
+
+def test_a_rehearsal_that_cannot_be_made_says_why_and_leaves_nothing(
+    stage: Stage, role_dsn: Callable[[str], str], tmp_path: Path
+) -> None:
+    addresses = replace(stage.addresses, pg_dsn=role_dsn("fp_operator"))
+    environment = Environment(tmp_path, addresses, {}, Digests("a", "b", "c", "d"), ())
+    config = RehearsalSettings(state_dir=str(tmp_path), run=RUN, actor="tester", reason="a test")
+    told = rehearsing._rehearsed(environment, RunState(RUN), config)
+    assert "permission denied to create database" in told.fault
+    assert (told.evidence, told.outlived, told.actor) == ((), (), "tester")
+    assert namespace.noted(tmp_path) == []
+    assert scan(replace(stage.space, scratch=Scratch(told.scratch_run)), stage.addresses) == ()
