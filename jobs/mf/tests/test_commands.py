@@ -135,7 +135,7 @@ def test_script_mode_leaves_no_model_when_blocked(published: Any, tmp_path: Path
     assert not (tmp_path / "model").exists()
 
 
-RECORD = Record("ab" * 32, {"fp.run": sample.RUN}, {"seed": "7"}, {"ap": 0.5}, {"report.json": b"{}"})
+RECORD = Record("ab" * 32, {"fp.run": sample.RUN}, {"seed": "7"}, {"ap": 500_001}, {"report.json": b"{}"})
 
 
 def test_mlflow_keeps_a_training_once(tmp_path: Path) -> None:

@@ -7,17 +7,11 @@ import pytest
 
 from fp_contracts.proofs import LANES, PROOFS
 from fp_verify.check import verify
-from fp_verify.learning import UNPROVEN
 from fp_verify.log import RawRecord, read_log
 from fp_verify.sample import RUN, GreenRun, close_p16, corridor_documents, make_config, until_p11, until_p15
 from fp_verify.verdict import EQUATIONS
 
 REPORT = f"evidence/runs/{RUN}/obs/window-2/reconciliation.json"
-PROVEN = {
-    *(("teardown", proof) for proof in PROOFS),
-    ("ofs", "rollback"), ("ofs", "cost_control"), ("mf", "rollback"), ("mf", "cost_control"), ("mpr", "deploy"),
-    ("mpr", "failure_drill"), ("mpr", "recovery"), ("mpr", "rollback"), ("mpr", "cost_control"),
-}  # fmt: skip
 
 
 def final_of(run: GreenRun) -> dict[str, Any]:
@@ -30,14 +24,20 @@ def open_cells(final: dict[str, Any]) -> set[tuple[str, str]]:
     return {(lane, proof) for lane in LANES for proof in PROOFS if final["proofs"][lane][proof] == "OPEN"}
 
 
-def test_what_is_not_proven_yet_is_open_by_name_and_nothing_else_is() -> None:
+def test_a_full_run_that_shows_everything_is_green() -> None:
     final = final_of(until_p15())
-    assert open_cells(final) == set(UNPROVEN)
+    assert open_cells(final) == set()
     assert final["equations"]["broken"] == []
     assert [line for line in final["open"] if "/" not in line.split(":")[0]] == []
-    assert (final["verdict"], final["spine_verdict"]) == ("BLOCKED", "GREEN")
-    everything = {(lane, proof) for lane in LANES for proof in PROOFS}
-    assert everything - set(UNPROVEN) == PROVEN | {("spine", proof) for proof in PROOFS}
+    assert (final["verdict"], final["spine_verdict"]) == ("GREEN", "GREEN")
+
+
+def test_without_a_drill_the_cells_of_the_kills_are_open_by_name() -> None:
+    final = final_of(until_p15(drill=False))
+    drilled = {(lane, proof) for lane in ("ofs", "mf") for proof in ("failure_drill", "recovery")}
+    spine = {("spine", proof) for proof in ("monitor", "failure_drill", "recovery")}
+    assert open_cells(final) == drilled | spine
+    assert "ofs/failure_drill: drill: not requested, required requested, and the job killed" in final["open"]
 
 
 def test_without_its_learning_phases_every_cell_of_those_lanes_is_open() -> None:

@@ -2,7 +2,7 @@
 
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -10,46 +10,52 @@ from fp_contracts.canonical import digest_of, sha256_hex
 from fp_contracts.evaluation import Evaluation, Predicate
 from fp_contracts.phases import PHASES
 from fp_contracts.services import REQUIRED
-from fp_runtime.builds import build_digest
+from fp_runtime.builds import JOBS, LOCK, build_digest, job_digest
 
 FAILED, MISSING = PHASES["P(-1)"].blockers
 
 
 @dataclass(frozen=True, slots=True)
 class BuildFacts:
-    """What the build found: digest of each service, revision, lock bytes, components of the lock; None = not had."""
+    """What the build found: digest of each service and job, revision, lock, components of the lock; None = not had."""
 
     digests: Mapping[str, str]
     revision: str | None
     lock: bytes | None
     components: tuple[tuple[str, str], ...]
+    jobs: Mapping[str, str] = field(default_factory=dict)
     fault: str | None = None
 
 
 def gather(root: Path | None, revision: str | None) -> BuildFacts:
     """Facts of the build that runs here; `root` is the folder with uv.lock, None for an installed wheel set."""
-    lock = None if root is None or not (root / "uv.lock").is_file() else (root / "uv.lock").read_bytes()
+    lock = None if root is None or not (root / LOCK).is_file() else (root / LOCK).read_bytes()
     try:
         digests = {service: build_digest(service) for service in REQUIRED}
+        jobs = {package: job_digest(package) for package in JOBS}
     except (ModuleNotFoundError, OSError) as error:
-        return BuildFacts({}, revision, lock, (), str(error))
-    return BuildFacts(digests, revision, lock, _components(lock))
+        return BuildFacts({}, revision, lock, (), fault=str(error))
+    return BuildFacts(digests, revision, lock, _components(lock), jobs)
 
 
 def manifest(facts: BuildFacts) -> dict[str, Any]:
     """The digest manifest: its own digest is pinned in every run's configuration."""
-    return {"kind": "source", "services": dict(facts.digests)}
+    lock = None if facts.lock is None else sha256_hex(facts.lock)
+    return {
+        "kind": "source", "services": dict(facts.digests), "jobs": dict(facts.jobs), "environment_lock": lock,
+    }  # fmt: skip
 
 
 def evaluate(facts: BuildFacts) -> Evaluation:
-    """P(-1): every service has a digest, the lock and its components are known."""
+    """P(-1): every service and job has a digest, the lock and its components are known."""
     missing = [service for service in REQUIRED if service not in facts.digests]
+    missing += [package for package in JOBS if package not in facts.jobs]
     lock = None if facts.lock is None else sha256_hex(facts.lock)
     document = manifest(facts)
     return Evaluation(
         (
             Predicate("build", facts.fault or "complete", "complete", facts.fault is None, FAILED, final=True),
-            Predicate("service digests", ", ".join(missing) or "all", "none missing", not missing, MISSING,
+            Predicate("digests of services and jobs", ", ".join(missing) or "all", "none missing", not missing, MISSING,
                       final=True),
             Predicate("source revision", facts.revision or "none", "pinned", facts.revision is not None, MISSING,
                       final=True),

@@ -13,6 +13,8 @@ from fp_runtime.errors import UserError
 from fp_wsp.world import WorldManifest
 
 DRILLED, DRILL_AT = "rtdl-1", "rtdl.before_publish"
+JOB_DRILLS = ("fp_ofs:ofs.after_rows:kill:1", "fp_mf:mf.after_fit:kill:1")
+"""In a full run the dataset build is killed when its rows are put, the training when its model is fitted."""
 _ROWS_PER_TURN = 250
 """Fewer payments than one turn of an rtdl member can take in: it publishes at least once per so many."""
 
@@ -40,6 +42,12 @@ class Planned:
     world: WorldManifest
     config: RunConfig
     drill: str | None
+    job_drills: tuple[str, ...] = ()
+
+    @property
+    def drills(self) -> tuple[str, ...]:
+        """Everything that is to be killed."""
+        return (*((self.drill,) if self.drill else ()), *self.job_drills)
 
 
 def ready_environment(folder: Path, on_step: OnStep, actor: str = "operator", reason: str = "") -> Environment:
@@ -62,13 +70,14 @@ def plan(environment: Environment, order: Order) -> Planned:
     return Planned(
         order.run or pinning.new_run_id(), order.scenario or pinning.new_scenario_id(), world, config,
         drill_spec(world.rows) if order.drill else None,
+        JOB_DRILLS if order.drill and order.scope == "full" else (),
     )  # fmt: skip
 
 
 def start(environment: Environment, planned: Planned, actor: str, reason: str = "") -> Pinned:
     """Ask sr for the run. UserError when another one is open."""
     pinned = pinning.request(
-        environment, planned.run, planned.scenario, planned.config, actor, planned.drill, reason
+        environment, planned.run, planned.scenario, planned.config, actor, planned.drills, reason
     )  # fmt: skip
     project.remember_latest(environment.state_dir, planned.run, "")
     return pinned

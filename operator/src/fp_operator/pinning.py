@@ -1,7 +1,8 @@
-"""Publishing a run: the pin request, the gates of P(-1) and P0 by reference, the pinned policy switches, the drill."""
+"""Publishing a run: the pin request, the gates of P(-1) and P0 by reference, the pinned policy switches, the drills."""
 
 import secrets
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from fp_contracts import control as c
@@ -42,10 +43,10 @@ def new_scenario_id() -> str:
 
 
 def request(
-    environment: Environment, run: str, scenario: str, config: RunConfig, actor: str, drill: str | None = None,
+    environment: Environment, run: str, scenario: str, config: RunConfig, actor: str, drills: Sequence[str] = (),
     reason: str = "",
 ) -> Pinned:  # fmt: skip
-    """Ask sr to pin the run. `drill` = instance:failpoint:action:N to arm. UserError for ids of a wrong form."""
+    """Ask sr to pin the run. Drills are instance:failpoint:action:N to arm. UserError for ids of a wrong form."""
     if not is_run_id(run):
         raise UserError(f"run id {run[:60]!r}", "not platform_YYYYMMDDTHHMMSSZ[-suffix]", "leave it out, or mend it")
     if not is_hex32(scenario):
@@ -62,7 +63,7 @@ def request(
         )
         for switch in config.policy_switches
     ]
-    if drill is not None:
+    for drill in drills:
         instance, _, failpoint = drill.partition(":")
         drill_id = h32("drill", run, drill)
         events.append(

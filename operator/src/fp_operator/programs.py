@@ -11,6 +11,8 @@ from fp_runtime.builds import package_of
 MODES = {"archive": ("archive",), "actions": ("actions",), "actuator": ("actuator",)}
 MEMBERS: Mapping[str, int] = {"rtdl": 2, "df": 1, "cm_ls": 1}
 WRITERS = ("ig-0",)
+EMITTERS = ("df", "ofs_trigger")
+"""Who sends telemetry to the embedded sink: what proof cells read back, and no more, since every export costs."""
 HEALTH = "health:"
 PORTS = ("ig", "cm_ls", "verdict", "actuator", *(f"{HEALTH}{name}" for name in instances(MEMBERS, WRITERS)))
 _PRIORITY = 500
@@ -31,15 +33,17 @@ def make_programs(
     ports: Mapping[str, int],
     password: Callable[[str], str],
     shared: Mapping[str, str],
+    tracking_url: str = "",
 ) -> list[Program]:
     """Every service instance of an environment, the actuator and the meter. `shared`: digests and keys for all."""
-    own = _own_ports(ports)
+    own = {**_own_ports(ports), "ofs_trigger": _read_back(addresses, tracking_url)}
     programs = [actuator(state_dir, ports["actuator"], shared[BUILD])]
     for name in instances(MEMBERS, WRITERS):
         service = name.rpartition("-")[0]
         role = role_of(service)
         env = {
             **_addresses(addresses),
+            **_telemetry(addresses, service),
             **shared,
             **_urls(ports),
             **own.get(service, {}),
@@ -78,8 +82,19 @@ def _addresses(addresses: StackAddresses) -> dict[str, str]:
         "FP_EVIDENCE_URL": addresses.evidence_url,
         "FP_ARCHIVE_URL": addresses.archive_url,
         "FP_ORACLE_URL": addresses.oracle_url,
-        "FP_OTLP_ENDPOINT": addresses.otlp_endpoint,
     }
+    return {name: value for name, value in found.items() if value}
+
+
+def _telemetry(addresses: StackAddresses, service: str) -> dict[str, str]:
+    """A collector of one's own hears every service; the embedded sink hears those that are read back."""
+    heard = addresses.otlp_endpoint if addresses.telemetry_url is None or service in EMITTERS else None
+    return {"FP_OTLP_ENDPOINT": heard} if heard else {}
+
+
+def _read_back(addresses: StackAddresses, tracking_url: str) -> dict[str, str]:
+    """Where ofs_trigger reads back what its jobs and df sent, and where trainings are kept note of."""
+    found = {"FP_TELEMETRY_URL": addresses.telemetry_url, "FP_TRACKING_URL": tracking_url}
     return {name: value for name, value in found.items() if value}
 
 

@@ -70,7 +70,7 @@ def bring_up(
     store = open_store(given_addresses().get("evidence_url") or store_url(state_dir, "evidence"))
     gates = [_package(store, root, on_step, actor, reason)]
     opened = open_phase(store, "P0", actor, reason)
-    addresses = up(state_dir, on_step=on_step)
+    addresses = up(state_dir, on_step=on_step, telemetry=True)
     if not Supervisor(state_dir).alive():  # all servers are elsewhere, so nobody needed one so far
         Supervisor(state_dir).launch(mesh.OWNER, [])
     _timed("schema and roles", on_step, lambda: _database(state_dir, addresses))
@@ -146,7 +146,8 @@ def _programs(
         "FP_HANDLES_DIGEST": digests.handles,
         BUILD: digests.image_manifest,
     }
-    return make_programs(addresses, state_dir, ports, lambda role: role_password(state_dir, role), shared)
+    tracking_url = os.environ.get("FP_TRACKING_URL") or store_url(state_dir, "tracking")
+    return make_programs(addresses, state_dir, ports, lambda role: role_password(state_dir, role), shared, tracking_url)
 
 
 def secret_hex(folder: StateFolder) -> str:
@@ -190,6 +191,5 @@ def remembered(state_dir: Path, on_step: OnStep) -> Environment:
         raise UserError("environment", "not up", "run `fp up` first")
     document = orjson.loads(path.read_bytes())
     gates = tuple(c.GatePassed.model_validate_json(orjson.dumps(gate)) for gate in document["gates"])
-    return Environment(
-        state_dir, up(state_dir, on_step=on_step), _ports(state_dir), Digests(**document["digests"]), gates
-    )
+    addresses = up(state_dir, on_step=on_step, telemetry=True)
+    return Environment(state_dir, addresses, _ports(state_dir), Digests(**document["digests"]), gates)

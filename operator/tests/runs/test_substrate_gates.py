@@ -12,10 +12,11 @@ from fp_contracts.services import REQUIRED
 from fp_operator import build, controlroot, p0
 from fp_operator.build import BuildFacts
 from fp_operator.p0 import STACKS, SubstrateFacts
+from fp_runtime.builds import JOBS
 from fp_runtime.errors import UserError
 from fp_runtime.evidence import EvidenceStore, open_store
 
-BUILT = BuildFacts(dict.fromkeys(REQUIRED, "d" * 64), "rev", b"lock", (("orjson", "3"),))
+BUILT = BuildFacts(dict.fromkeys(REQUIRED, "d" * 64), "rev", b"lock", (("orjson", "3"),), dict.fromkeys(JOBS, "d" * 64))
 READY = SubstrateFacts(dict.fromkeys(STACKS, ("here", True)), {"TOPICS_V0": None}, None, 0)
 
 
@@ -35,6 +36,7 @@ def test_a_whole_build_and_a_ready_substrate_pass() -> None:
     [
         ({"fault": "no module fp_df"}, "DFULL-RUN-BP1"),
         ({"digests": dict.fromkeys(REQUIRED[1:], "d" * 64)}, "DFULL-RUN-BP2"),
+        ({"jobs": {"fp_ofs": "d" * 64}}, "DFULL-RUN-BP2"),
         ({"revision": None}, "DFULL-RUN-BP2"),
         ({"lock": None}, "DFULL-RUN-BP2"),
         ({"components": ()}, "DFULL-RUN-BP2"),

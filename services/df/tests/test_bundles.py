@@ -333,10 +333,13 @@ def test_window_1_that_ends_at_the_switch_is_enough_to_report_it(kit: Any, tmp_p
 
 def test_the_gauge_moves_with_the_position(kit: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shown: list[tuple[int, str, int]] = []
+    places: list[tuple[int, int, int]] = []
 
     class Gauge:
         def set(self, value: int, attributes: dict[str, Any]) -> None:
             shown.append((value, attributes["bundle"], attributes["partition"]))
+            if value:
+                places.append((attributes["partition"], attributes["revision"], attributes["merged_n"]))
 
     monkeypatch.setattr(service, "gauge", {Metric.ACTIVE_BUNDLE: Gauge()}.__getitem__)
     learning = make(kit, tmp_path)
@@ -351,6 +354,9 @@ def test_the_gauge_moves_with_the_position(kit: Any, tmp_path: Path, monkeypatch
     assert moved == {(0, "guardrails"), (1, r.bundle_text(bundle))}
     assert len(shown) == 12
     assert decider.metrics()["bundle_revision"] == 1
+    assert {event.partition: event.merged_n for event in reports(learning, decider)} == {
+        part: n for part, revision, n in places if revision == 1
+    }
 
 
 def test_other_slots_other_scopes_and_junk_are_passed_over(kit: Any, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import pytest
 from fp_contracts import control as c
 from fp_contracts import topics
 from fp_contracts.bundle import (
+    CANDIDATE,
     BundleManifest,
     BundleRef,
     EvalReport,
@@ -20,8 +21,9 @@ from fp_contracts.bundle import (
     TrainJob,
     bundle_id,
     model_digest,
+    training_key,
 )
-from fp_contracts.canonical import canonical_bytes, sha256_hex
+from fp_contracts.canonical import canonical_bytes, digest_of, sha256_hex
 from fp_contracts.dataset import (
     Column,
     DataFile,
@@ -39,6 +41,7 @@ from fp_contracts.runconfig import RunHeader, SpendLimit, Window, config_digest
 from fp_ofs_trigger.aliases import Aliases, NoAliases
 from fp_ofs_trigger.corridor import Corridor
 from fp_ofs_trigger.domain import BASIS_TOPICS, ArchivedObject
+from fp_ofs_trigger.drill import drill_of
 from fp_ofs_trigger.evaluators import LearningDesk, Places
 from fp_ofs_trigger.executor import Executor
 from fp_ofs_trigger.jobs import Asked, EndSeen, JobDesk
@@ -51,6 +54,7 @@ from fp_runtime.evidence import EvidenceConflict, EvidenceMissing, EvidenceStore
 from fp_runtime.evidence import Stored as Object
 from fp_runtime.memory import MemoryBus
 from fp_runtime.meter import Spend
+from fp_runtime.telemetry_read import Point
 
 EXAMPLE = Path(__file__).parents[3] / "tests/contract/examples/run_pinned.json"
 NOW_US = 1_800_000_000_000_000
@@ -59,6 +63,23 @@ OPERATOR = "ana"
 
 def digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+LOCK = digest("uv.lock")
+RELEASE = {"kind": "source", "services": {}, "jobs": {"fp_ofs": digest("ofs"), "fp_mf": digest("mf")},
+           "environment_lock": LOCK}  # fmt: skip
+RELEASE_KEY = "evidence/dev_full/run_control/" + "0" * 32 + "/digest_manifest.json"
+
+
+class MemoryTelemetry:
+    """telemetry_read.Telemetry: points come in `sent`; `source` "none" = nobody waits for them."""
+
+    def __init__(self) -> None:
+        self.source = "none"
+        self.sent: list[Point] = []
+
+    def points(self, wanted: Mapping[str, str]) -> list[Point]:
+        return [point for point in self.sent if wanted.items() <= point.attributes.items()]
 
 
 class MemoryStore:
@@ -151,7 +172,9 @@ class MemoryArchive:
 
     def __init__(self) -> None:
         self.rows = [
-            ArchivedObject(topic, part, 0, 10, c.EvidenceRef(key=f"a/{topic}/{part}", sha256="0" * 64, size=1), 10)
+            ArchivedObject(
+                topic, part, 0, 10, c.EvidenceRef(key=f"archive/run/{topic}/{part}", sha256="0" * 64, size=1), 10
+            )
             for topic in BASIS_TOPICS
             for part in range(topics.TOPICS[topic].partitions)
         ]
@@ -180,10 +203,22 @@ class Jobs:
         self.ran.append(phase)
         if phase in self.end:
             return self.end[phase]
+        if job.failpoints:
+            return self.killed(job, phase, progress)
         result = self.train(job) if phase == "P14" else self.dataset(job, phase)
         self._change("result", result)
         blocked = result["status"] == "BLOCKED"
         return Ended("BLOCKED" if blocked else "DONE", "", result, b"said", "acted", {"wall_ms": 5})
+
+    def killed(self, job: Job, phase: str, progress: Callable[[Progress], None]) -> Ended:
+        """As a job that is killed in mid-work leaves it: something is put, nothing makes it readable."""
+        progress(Progress("publish", 1, 3))
+        if phase == "P13":
+            intent = OfsRequest.model_validate_json(job.request).intent
+            self.store.put(dataset_key(dataset_fingerprint(intent), "rows/00000.parquet"), b"rows")
+        else:
+            self.store.put(training_key(TrainJob.model_validate_json(job.request).request.digest, CANDIDATE), b"note")
+        return Ended("KILLED", "signal 9", None, b"", "pid 1", {"wall_ms": 3})
 
     def _change(self, name: str, document: dict[str, Any]) -> None:
         if name in self.change:
@@ -288,6 +323,8 @@ class Lane:
         self.bus.create(topics.TOPICS)
         self.archive, self.acted = MemoryArchive(), Jobs(self.learning)
         self.aliases = aliases or NoAliases()
+        self.telemetry = MemoryTelemetry()
+        self.evidence.put(RELEASE_KEY, canonical_bytes(RELEASE))
         self.state, self.clock_us = state, NOW_US
         self.df_answers = True
         self.df_says: Callable[[c.BundleSwitched], c.BundleSwitched] = lambda event: event
@@ -303,10 +340,12 @@ class Lane:
         places = Places("file:///archive", "file:///learning", None, "", 1 << 30)
         jobs = JobDesk(self.jobs, self.learning, producer, places.learning_url, "ofs_trigger-0", now_us)
         self.registry_desk = desk
-        self.desk = LearningDesk(places, jobs, self.learning, self.evidence, self.archive, desk, corridor, now_us)
+        self.desk = LearningDesk(
+            places, jobs, self.learning, self.evidence, self.archive, desk, corridor, now_us, self.telemetry
+        )
         self.executor = Executor(
             self.jobs, self.learning, producer, {"fp_ofs": self.acted, "fp_mf": self.acted}, "ofs_trigger-0", now_us,
-            lambda: self.state.platform_run_id,
+            lambda: self.state.platform_run_id, lambda phase: drill_of(self.state, phase),
         )  # fmt: skip
         self.events = LearningEvents(self.jobs, self.executor)
 
@@ -432,7 +471,12 @@ def header_of(scope: str = "full", windows: int = 2) -> RunHeader:
         for key in ORDER
     )
     config = header.config.model_copy(
-        update={"scope": scope, "windows": (header.config.windows[0], later)[:windows], "envelopes": limits}
+        update={
+            "scope": scope,
+            "windows": (header.config.windows[0], later)[:windows],
+            "envelopes": limits,
+            "image_manifest_digest": digest_of(RELEASE),
+        }
     )
     return header.model_copy(update={"config": config, "run_config_digest": config_digest(config)})
 
@@ -453,7 +497,8 @@ def after_spine(header: RunHeader) -> RunState:
         receipt = c.Receipt(phase=phase, attempt=1, spend_microusd=0, first_sample=0, last_sample=0, window_us=0,
                             artifacts=(), risk_retired="x")  # fmt: skip
         state = fold(state, c.GatePassed(
-            phase=phase, attempt=1, phase_execution_id="0" * 32, checks=(), evidence=(), receipt=receipt
+            phase=phase, attempt=1, phase_execution_id="0" * 32, checks=(), receipt=receipt,
+            evidence=(ref_of(RELEASE_KEY, canonical_bytes(RELEASE)),) if phase == "P(-1)" else (),
         ))  # fmt: skip
     return state
 

@@ -12,17 +12,20 @@ import sys
 import threading
 import time
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 
 from pydantic import ValidationError
 
 from fp_contracts.bundle import MfResult, TrainJob
+from fp_contracts.jobrun import JobRuntime
 from fp_mf import batch, serve
 from fp_mf.errors import Cancelled
 from fp_mf.job import PICTURES, Places, run
 from fp_mf.progress import say_line, speaker
 from fp_mf.tracking import open_tracker
 from fp_models import BundleBroken, NotFinite
+from fp_runtime import jobrun
 from fp_runtime.beside import Beside
 from fp_runtime.errors import Unavailable, UserError
 from fp_runtime.evidence import EvidenceMissing, open_store
@@ -72,7 +75,13 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(request: str, out: str, dry: bool, stop: threading.Event) -> int:
-    job = TrainJob.model_validate_json(_read(request))
+    body = _read(request)
+    job = TrainJob.model_validate_json(body)
+    with jobrun.running("fp_mf", body) as runtime:
+        return _train(job, runtime, out, dry, stop)
+
+
+def _train(job: TrainJob, runtime: JobRuntime, out: str, dry: bool, stop: threading.Event) -> int:
     datasets = open_store(job.dataset_url, job.s3_endpoint)
     active = open_store(job.active_url, job.s3_endpoint) if job.active_url else datasets
     places = Places(datasets, active, open_store(_url(out), job.s3_endpoint), open_tracker(job.tracking_url))
@@ -80,13 +89,14 @@ def _run(request: str, out: str, dry: bool, stop: threading.Event) -> int:
     try:
         # Beside: matplotlib takes a second to import, and the checks need no pictures.
         with nullcontext() if dry else Beside(PICTURES) as drawing:
-            result = run(job.request, places, speaker(stop), dry=dry, drawing=drawing)
+            progress = speaker(stop, partial(jobrun.show_progress, runtime.instance))
+            result = run(job.request, places, progress, dry=dry, drawing=drawing)
     except Cancelled:
         result = MfResult(
             platform_run_id=job.request.platform_run_id, train_request_digest=job.request.digest,
             status="CANCELLED", eligible=False, reasons=("cancelled",), blockers=(),
         )  # fmt: skip
-    _tell(result, int((time.perf_counter() - started) * _MS))
+    _tell(result, runtime, int((time.perf_counter() - started) * _MS))
     return {"BLOCKED": BLOCKED, "CANCELLED": CANCELLED}.get(result.status, DONE)
 
 
@@ -99,14 +109,15 @@ def _read(request: str) -> bytes:
     return open_store(folder).get(name) if "://" in request else Path(request).read_bytes()
 
 
-def _tell(result: MfResult, wall_ms: int) -> None:
+def _tell(result: MfResult, runtime: JobRuntime, wall_ms: int) -> None:
     used = resource.getrusage(resource.RUSAGE_SELF)
     spent = {
         "wall_ms": wall_ms,
         "cpu_ms": int((used.ru_utime + used.ru_stime) * _MS),
         "peak_rss_bytes": used.ru_maxrss * 1_024,
     }
-    say_line({"result": {**result.model_dump(mode="json"), "metrics": {**result.metrics, **spent}}})
+    told = result.model_copy(update={"metrics": {**result.metrics, **spent}, "runtime": runtime})
+    say_line({"result": told.model_dump(mode="json")})
 
 
 if __name__ == "__main__":

@@ -81,6 +81,8 @@ def report(
         "segments": _segments(trained),
         "importance_ppm": dict(trained.importance),
         "drift_psi_ppm": dict(moved),
+        "drift_alarm": drift.alarm(moved),
+        "drift_trial": drift.trial(trained.split.test.names, trained.split.test.features, scores),
         "scores_sha256": sha256_hex(np.ascontiguousarray(scores, "<f8").tobytes()),
     }
 

@@ -1,13 +1,13 @@
 """How features and scores are spread, and how far from the last bundle's: population stability index (PSI)."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from fp_contracts.bundle import PPM
-from fp_contracts.canonical import canonical_bytes
+from fp_contracts.canonical import canonical_bytes, parse_strict
 
 SCORE = "score"
 MOVED_PPM = 250_000  # a PSI of 0.25 is the usual mark for "the population is another one"
@@ -39,6 +39,29 @@ def stability(
             edges = np.array([float(edge) for edge in known["edges"]])
             found[name] = round(_psi([share / PPM for share in known["shares_ppm"]], _shares(values, edges)) * PPM)
     return dict(sorted(found.items(), key=lambda item: (-item[1], item[0])))
+
+
+def alarm(moved: Mapping[str, int]) -> list[str]:
+    """What has drifted: names whose PSI (ppm) reaches the mark."""
+    return [name for name, value in moved.items() if value >= MOVED_PPM]
+
+
+def trial(names: Sequence[str], features: np.ndarray, scores: np.ndarray) -> dict[str, Any]:
+    """The alarm tried: every second row against the profile of the others, as it is and with one feature moved.
+
+    The feature with the most values is moved, by its whole range, so that its population is surely another one. Rows
+    taken in turn are of one population, so without that the alarm must stay quiet.
+    """
+    reference = parse_strict(profile(names, features[::2], scores[::2]))
+    others, at = features[1::2], int(np.argmax([len(np.unique(column)) for column in features.T]))
+    moved = others.copy()
+    moved[:, at] += np.ptp(features[:, at]) + 1.0
+    quiet, seeded = (stability(reference, names, rows, scores[1::2]) for rows in (others, moved))
+    return {
+        "mark_ppm": MOVED_PPM, "rows": len(others), "reference_rows": len(features[::2]), "moved": names[at],
+        "undrifted": {"psi_ppm": quiet, "alarm": alarm(quiet)},
+        "drifted": {"psi_ppm": seeded, "alarm": alarm(seeded)},
+    }  # fmt: skip
 
 
 def _shares(values: np.ndarray, edges: np.ndarray) -> list[float]:

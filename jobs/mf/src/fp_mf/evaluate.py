@@ -35,6 +35,7 @@ class Check(NamedTuple):
 class Fitted:
     """A fitted candidate, as its pictures show it; scores are of the test rows."""
 
+    model_bytes: bytes
     curve: Curve
     split: Split
     scores: Scores
@@ -47,7 +48,6 @@ class Fitted:
 class Trained(Fitted):
     """A fitted candidate and all that was found about it."""
 
-    model_bytes: bytes
     settings: Boosting
     thresholds: Thresholds
     shuffled: leakage.Shuffled
@@ -81,15 +81,15 @@ def train(
     active_scores = None if active is None else _scores(active.model, parts.test, "active bundle")
     thresholds = _thresholds(request, parts, model)
     fitted = Fitted(
-        curve=curve, split=parts, scores=scores, baseline_scores=baseline_scores, active_scores=active_scores,
-        importance=_importance(request, model, table.names),
+        model_bytes=body, curve=curve, split=parts, scores=scores, baseline_scores=baseline_scores,
+        active_scores=active_scores, importance=_importance(request, model, table.names),
     )  # fmt: skip
     on_fitted(fitted)
     shuffled = leakage.shuffle_check(parts, _refit(request, settings), request.seed, progress)
     summary, checks = _summary(request, parts, (scores, baseline_scores, active_scores), shuffled, notes)
     found = {name: getattr(fitted, name) for name in Fitted.__slots__}
     return Trained(
-        **found, model_bytes=body, settings=settings, thresholds=thresholds, shuffled=shuffled, checks=checks,
+        **found, settings=settings, thresholds=thresholds, shuffled=shuffled, checks=checks,
         summary=summary,
     )  # fmt: skip
 

@@ -5,8 +5,18 @@ from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
-from fp_contracts.bundle import MANIFEST_FILE, PPM, BundleRef, MfResult, TrainRequest
-from fp_contracts.canonical import canonical_bytes, parse_strict
+from fp_contracts.bundle import (
+    BUNDLES,
+    CANDIDATE,
+    MANIFEST_FILE,
+    BundleRef,
+    MfResult,
+    TrainRequest,
+    candidate_note,
+    tracked_metrics,
+    training_key,
+)
+from fp_contracts.canonical import canonical_bytes, parse_strict, sha256_hex
 from fp_contracts.control import Blocker, EvidenceRef
 from fp_contracts.dataset import DatasetManifest
 from fp_mf import documents
@@ -26,8 +36,8 @@ from fp_runtime.evidence import (
     put_json,
     read,
 )
+from fp_runtime.failpoint import Failpoint, hit
 
-ROOT, BUNDLES = "training", "bundles"
 PICTURES = "fp_mf.pictures:draw"
 
 
@@ -38,11 +48,6 @@ class Places(NamedTuple):
     active: EvidenceStore
     out: EvidenceStore
     tracker: Tracker
-
-
-def training_key(digest: str, name: str) -> str:
-    """The key of one object of a training; `name` may hold slashes."""
-    return f"{ROOT}/{digest}/{name}"
 
 
 def getter(store: EvidenceStore) -> Callable[[str], bytes]:
@@ -82,16 +87,26 @@ def run(
 def _trained(
     request: TrainRequest, places: Places, progress: Progress, drawing: Call | None
 ) -> tuple[DatasetManifest, Trained, dict[str, int]]:
-    """(dataset, candidate, drift against the active bundle); its pictures are begun on the way."""
+    """(dataset, candidate, drift against the active bundle); the fit is noted and its pictures begun on the way."""
     dataset, table = read_dataset(getter(places.datasets), request, progress)
     active = find_active(getter(places.active), request)
 
     def on_fitted(fitted: Fitted) -> None:
         if drawing is not None:
+            _note_fit(request, places.out, fitted.model_bytes)
             drawing.begin(fitted, active.drift(fitted))
 
     trained = train(request, table, active.bundle, progress, active.notes, on_fitted)
     return dataset, trained, active.drift(trained)
+
+
+def _note_fit(request: TrainRequest, out: EvidenceStore, model: bytes) -> None:
+    """Say what was fitted before it is examined: a run that is killed and repeated must say the same."""
+    try:
+        put_json(out, training_key(request.digest, CANDIDATE), candidate_note(request.digest, sha256_hex(model)))
+    except EvidenceConflict as error:
+        fail(f"an earlier run of this request fitted another model: {error}")
+    hit(Failpoint.MF_AFTER_FIT)
 
 
 def _blocked(request: TrainRequest, blocked: Blocked) -> MfResult:
@@ -171,18 +186,14 @@ def _publish(
 def _tracked(
     request: TrainRequest, places: Places, trained: Trained, files: Mapping[str, bytes]
 ) -> EvidenceRef:  # fmt: skip
-    """The reference to the tracker's run; an earlier run's stands, since trackers choose ids of their own."""
+    """The reference to the tracker's run and what reads back from it.
+
+    An earlier run's stands, since trackers choose ids of their own.
+    """
     key = training_key(request.digest, "mlflow_refs.json")
     if places.out.exists(key):
         body = places.out.get(key)
         return places.out.put(key, body)
-    summary = trained.summary
-    numbers = {
-        f"{who}_{name.removesuffix('_ppm')}": value / PPM
-        for who, figures in (("candidate", summary.candidate), ("baseline", summary.baseline))
-        for name, value in figures.model_dump().items()
-        if name.endswith("_ppm") and value is not None
-    }
     tracked = places.tracker.log(
         Record(
             request.digest,
@@ -192,11 +203,17 @@ def _tracked(
                 "feature_set": request.feature_set, "dataset_fingerprint": request.dataset.dataset_fingerprint,
                 **{name: str(value) for name, value in trained.settings.model_dump().items()},
             },
-            {**numbers, "shuffled_ap": trained.shuffled.observed},
+            tracked_metrics(trained.summary),
             files,
         )
     )  # fmt: skip
-    return put_json(places.out, key, {**tracked._asdict(), "train_request_digest": request.digest})
+    return put_json(
+        places.out, key,
+        {
+            **tracked._asdict(), "train_request_digest": request.digest,
+            "read_back_ppm": places.tracker.read_back(tracked),
+        },
+    )  # fmt: skip
 
 
 def _put_bundle(request: TrainRequest, out: EvidenceStore, files: Mapping[str, bytes]) -> dict[str, Any]:

@@ -16,8 +16,8 @@ def silent(_stage: str, _done: int, _total: int) -> None:
     """Say nothing."""
 
 
-def speaker(stop: threading.Event) -> Progress:
-    """Says each tenth of a stage; every call is a place where the job ends by Cancelled once `stop` is set."""
+def speaker(stop: threading.Event, show: Progress = silent) -> Progress:
+    """Says and shows each tenth of a stage; at every call the job may end by Cancelled, once `stop` is set."""
     told: dict[str, int] = {}
 
     def say(stage: str, done: int, total: int) -> None:
@@ -27,6 +27,7 @@ def speaker(stop: threading.Event) -> Progress:
         if told.get(stage) != tenth:
             told[stage] = tenth
             say_line({"stage": stage, "done": done, "total": total})
+            show(stage, done, total)
 
     return say
 

@@ -12,16 +12,19 @@ import sys
 import threading
 import time
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 import orjson
 from pydantic import ValidationError
 
 from fp_contracts.dataset import OfsRequest, OfsResult
+from fp_contracts.jobrun import JobRuntime
 from fp_ofs.build import PICTURES, Build
 from fp_ofs.engine import Embedded, Engine
 from fp_ofs.errors import Cancelled
 from fp_ofs.progress import Progress
+from fp_runtime import jobrun
 from fp_runtime.beside import Beside
 from fp_runtime.errors import Unavailable, UserError
 from fp_runtime.evidence import open_store
@@ -44,8 +47,10 @@ def main(arguments: list[str]) -> int:
     for name in (signal.SIGTERM, signal.SIGINT):
         signal.signal(name, lambda *_: stop.set())
     try:
-        request = OfsRequest.model_validate_json(given.request.read_bytes())
-        return _run(request, given, Progress(_say, stop))
+        body = given.request.read_bytes()
+        request = OfsRequest.model_validate_json(body)
+        with jobrun.running("fp_ofs", body) as runtime:
+            return _run(request, given, runtime, stop)
     except (UserError, OSError, ValidationError) as error:
         sys.stderr.write(f"fp_ofs: {str(error)[:600]}\n")
         return EXIT_USAGE
@@ -64,12 +69,13 @@ def _engine(name: str) -> Engine:
     return Spark()
 
 
-def _run(request: OfsRequest, given: argparse.Namespace, progress: Progress) -> int:
+def _run(request: OfsRequest, given: argparse.Namespace, runtime: JobRuntime, stop: threading.Event) -> int:
     out, engine = given.out, _engine(given.engine)
     if Path(out).is_file():
         raise UserError(f"--out {out}", "it is a file", "name a folder or a store")
     url = out if "://" in out else Path(out).absolute().as_uri()
     archive = open_store(request.archive_url, request.archive_endpoint)
+    progress = Progress(_say, stop, partial(jobrun.show_progress, runtime.instance))
     started = time.perf_counter()
     with ExitStack() as stack:
         drawn = request.stage == "dataset" and not given.dry_run
@@ -81,11 +87,12 @@ def _run(request: OfsRequest, given: argparse.Namespace, progress: Progress) -> 
             result = build.run()
         except Cancelled:
             result = OfsResult(status="CANCELLED", dataset_fingerprint=build.fingerprint, engine=engine.name)
-    _tell(result, int((time.perf_counter() - started) * _MS))
+    jobrun.show_quality(runtime.instance, build.quality)
+    _tell(result, runtime, int((time.perf_counter() - started) * _MS))
     return {"BLOCKED": EXIT_BLOCKED, "CANCELLED": EXIT_CANCELLED}.get(result.status, EXIT_DONE)
 
 
-def _tell(result: OfsResult, wall_ms: int) -> None:
+def _tell(result: OfsResult, runtime: JobRuntime, wall_ms: int) -> None:
     used = resource.getrusage(resource.RUSAGE_SELF)
     metrics = {
         **result.metrics,
@@ -94,7 +101,8 @@ def _tell(result: OfsResult, wall_ms: int) -> None:
         "peak_rss_bytes": used.ru_maxrss * 1_024,
         "rows_per_s": result.metrics.get("rows", 0) * _MS // max(wall_ms, 1),
     }
-    _say(orjson.dumps({"result": {**result.model_dump(mode="json"), "metrics": metrics}}).decode())
+    told = result.model_copy(update={"metrics": metrics, "runtime": runtime})
+    _say(orjson.dumps({"result": told.model_dump(mode="json")}).decode())
 
 
 def _say(line: str) -> None:

@@ -6,8 +6,10 @@ from typing import NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from fp_contracts.canonical import sha256_hex
 from fp_contracts.control import EvidenceRef
 from fp_contracts.dataset import BasisRange
+from fp_contracts.jobrun import InputsRead, inputs_of
 from fp_ofs.errors import BASIS, Blocked
 from fp_runtime.evidence import EvidenceBroken, EvidenceMissing, EvidenceStore, read
 
@@ -41,6 +43,7 @@ class ArchiveReader:
         self._run = run
         self.ranges: Mapping[tuple[str, int], BasisRange] = {(part.topic, part.partition): part for part in basis}
         self._pinned = {ref.key: ref for ref in pinned}
+        self._read: dict[str, dict[str, tuple[str, int]]] = {}
         self.objects = 0
         self.size = 0
 
@@ -67,11 +70,16 @@ class ArchiveReader:
         wanted = self.ranges[topic, partition]
         for piece in pieces:
             body = self._body(piece.key)
+            self._read.setdefault(topic, {})[piece.key] = (sha256_hex(body), len(body))
             self.objects += 1
             self.size += len(body)
             for row in _rows(piece.key, body):
                 if wanted.start <= row.offset < wanted.end:
                     yield row
+
+    def inputs(self) -> dict[str, InputsRead]:
+        """What was read so far by topic, each object once."""
+        return {topic: inputs_of(found.items()) for topic, found in sorted(self._read.items())}
 
     def _body(self, key: str) -> bytes:
         try:

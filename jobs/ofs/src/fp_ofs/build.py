@@ -22,10 +22,11 @@ from fp_ofs.leakage import FEW, Finding, examine, facts_of
 from fp_ofs.material import Material, Say, feature_set_of, gather, read_served
 from fp_ofs.parity import Parity, Served, compare
 from fp_ofs.publish import RECIPE, Publisher, put_rows
-from fp_ofs.quality import quality_document
+from fp_ofs.quality import measures, quality_document
 from fp_ofs.rows import Rows, columns_of, make_rows, row_digest, splits
 from fp_runtime.beside import Call, Here
 from fp_runtime.evidence import EvidenceStore
+from fp_runtime.failpoint import Failpoint, hit
 
 PICTURES = "fp_ofs.pictures:pictures"
 
@@ -56,6 +57,7 @@ class Build:
         self.intent: BuildIntent = request.intent.model_copy(update={"basis": basis})
         self.fingerprint = dataset_fingerprint(self.intent)
         self.metrics: dict[str, int] = {}
+        self.quality: dict[str, int] = {}
         self._request = request
         self._reader = ArchiveReader(archive, self.intent.platform_run_id, basis, request.archive_objects)
         self._out = out
@@ -135,6 +137,7 @@ class Build:
             self._drawing.begin(quality)
         parity = compare(payments, served, features)
         self._told.add("parity.json", checks.parity(parity), parity.document())
+        self.quality = measures(quality, parity.document())
         self._say("checks", 2, 2)
         return parity
 
@@ -158,6 +161,7 @@ class Build:
             return self._result("DRY_RUN", digest, {})
         self._say("publish", 0, 3)
         files = tuple(put_rows(self._publisher, rows.table))
+        hit(Failpoint.OFS_AFTER_ROWS)
         refs = self._put_reports()
         self._say("publish", 1, 3)
         drawn: dict[str, bytes] = self._drawing.answer()
@@ -180,6 +184,7 @@ class Build:
     def _already(self, manifest: DatasetManifest, ref: EvidenceRef) -> OfsResult:
         """A manifest stands. A build killed before its rollback was executed goes on there."""
         self.metrics |= {"payments": manifest.label_counts.payments, "rows": manifest.rows}
+        self.quality = measures(*map(self._publisher.read, (manifest.quality, manifest.parity)))
         if self._publisher.recipe() is None and not self._dry:
             return self._rolled("PUBLISHED", manifest, ref)
         return self._of(manifest, "ALREADY_PUBLISHED", ref)
@@ -217,6 +222,6 @@ class Build:
             {
                 "status": status, "dataset_fingerprint": self.fingerprint, "engine": self._engine.name,
                 "row_digest": digest, "pictures": shown, "blockers": blockers, "metrics": self.metrics,
-                "material": self._material, **named,
+                "material": self._material, "inputs": self._reader.inputs(), **named,
             }
         )  # fmt: skip

@@ -10,12 +10,19 @@ from fp_ofs.errors import Cancelled
 _STEPS = 20
 
 
-class Progress:
-    """Tells about some twenty steps per stage; every call is a place where a cancel is heard."""
+def _unseen(_stage: str, _done: int, _total: int) -> None:
+    """Nobody looks."""
 
-    def __init__(self, write: Callable[[str], object], stop: threading.Event) -> None:
+
+class Progress:
+    """Tells about some twenty steps per stage; every call is a place where a cancel is heard. `show` gets the same."""
+
+    def __init__(
+        self, write: Callable[[str], object], stop: threading.Event, show: Callable[[str, int, int], None] = _unseen
+    ) -> None:
         self._write = write
         self._stop = stop
+        self._show = show
         self._stage = ""
         self._told = 0
 
@@ -26,6 +33,7 @@ class Progress:
         if done >= total or done - self._told >= total / _STEPS:
             self._told = done
             self._write(orjson.dumps({"stage": stage, "done": done, "total": total}).decode())
+            self._show(stage, done, total)
         if self._stop.is_set():
             raise Cancelled(stage)
 

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import ValidationError
 
-from fp_contracts.canonical import canonical_bytes
+from fp_contracts.canonical import CanonicalError, canonical_bytes, parse_strict
 from fp_contracts.control import EvidenceRef
 from fp_contracts.dataset import DataFile, DatasetManifest, dataset_fingerprint, dataset_key
 from fp_ofs.errors import MANIFEST, Blocked
@@ -81,6 +81,14 @@ class Publisher:
                 read(self._store, ref)
             except (EvidenceMissing, EvidenceBroken) as error:
                 raise Blocked(MANIFEST, f"the manifest names {ref.key}: {error}") from error
+
+    def read(self, ref: EvidenceRef) -> dict[str, Any]:
+        """A report that a manifest names; Blocked B13.1 when it is missing or not the one it names."""
+        try:
+            found: dict[str, Any] = parse_strict(read(self._store, ref))
+        except (EvidenceMissing, EvidenceBroken, CanonicalError) as error:
+            raise Blocked(MANIFEST, f"the manifest names {ref.key}: {error}") from error
+        return found
 
     def verify_ref(self, ref: EvidenceRef) -> None:
         """Read back a manifest by its ref, and all it names."""

@@ -1,10 +1,12 @@
 """The quality report of a dataset: what is in it, what is not, and why. Pure; no floats, so shares are ppm."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from fp_contracts.dataset import LabelCounts, SplitHint
+from fp_contracts.jobrun import PARITY_MEASURES, QUALITY_MEASURES
 from fp_contracts.timestamps import US_PER_DAY, to_text
 from fp_features import FeatureSet
 from fp_ofs.features import values
@@ -49,6 +51,12 @@ def quality_document(rows: Rows, features: FeatureSet, splits: tuple[SplitHint, 
         "features": _features(rows, features),
         "splits": [split.model_dump() for split in splits],
     }
+
+
+def measures(quality: Mapping[str, Any], parity: Mapping[str, Any]) -> dict[str, int]:
+    """What telemetry shows of a dataset: figures of its quality and parity reports under their own names."""
+    found = {name: int(quality[name]) for name in QUALITY_MEASURES}
+    return found | {name: int(parity[name]) for name in PARITY_MEASURES}
 
 
 def _days(rows: Rows) -> list[dict[str, Any]]:

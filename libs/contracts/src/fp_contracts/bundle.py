@@ -11,12 +11,14 @@ from fp_contracts.canonical import digest_of, sha256_hex
 from fp_contracts.control import Blocker, EvidenceRef
 from fp_contracts.envelope import Closed, Hex32, Hex64, Id, RunId, TimeUs
 from fp_contracts.ids import framed
+from fp_contracts.jobrun import JobRuntime
 
 PPM = 1_000_000
 BUNDLE_FORMAT = "fp.bundle.v1"
 MODEL_FILES = {"logistic": "model.json", "xgboost": "model.ubj"}
 MANIFEST_FILE = "bundle.json"
 PROFILE_FILE = "profile.json"
+TRAININGS, BUNDLES, CANDIDATE = "training", "bundles", "candidate.json"
 DAY_US = 86_400_000_000
 
 Family = Literal["logistic", "xgboost"]
@@ -156,6 +158,16 @@ class TrainJob(Closed):
     tracking_url: str | None = None
 
 
+def training_key(digest: str, name: str) -> str:
+    """The key of one object of a training; `name` may hold slashes."""
+    return f"{TRAININGS}/{digest}/{name}"
+
+
+def candidate_note(request_digest: str, model_sha256: str) -> dict[str, str]:
+    """What a training puts as soon as it has fitted, write-once: a repetition that fits another model is refused."""
+    return {"train_request_digest": request_digest, "model_sha256": model_sha256}
+
+
 class BundleManifest(Closed):
     """What a bundle is, where it came from and what its file must hash to.
 
@@ -231,6 +243,15 @@ class EvalReport(Closed):
     notes: tuple[str, ...] = ()
 
 
+def tracked_metrics(summary: EvalReport) -> dict[str, int]:
+    """What a tracker notes of an evaluation, in ppm: candidate, baseline, and what shuffled labels taught."""
+    found = {"shuffled_ap": summary.shuffled_ap_ppm}
+    for who, figures in (("candidate", summary.candidate), ("baseline", summary.baseline)):
+        shares = ((name, value) for name, value in figures.model_dump().items() if name.endswith("_ppm"))
+        found |= {f"{who}_{name.removesuffix('_ppm')}": value for name, value in shares if value is not None}
+    return found
+
+
 class MfResult(Closed):
     """The last line of the job. Refs are objects below --out; only a candidate that may be promoted is `eligible`.
 
@@ -256,3 +277,4 @@ class MfResult(Closed):
     safe_disable: EvidenceRef | None = None
     pictures: tuple[EvidenceRef, ...] = ()
     metrics: dict[str, int] = Field(default_factory=dict)
+    runtime: JobRuntime | None = None

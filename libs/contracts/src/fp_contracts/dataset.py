@@ -11,6 +11,7 @@ from pydantic import Field
 from fp_contracts.canonical import digest_of
 from fp_contracts.control import Blocker, EvidenceRef
 from fp_contracts.envelope import Closed, Hex32, Hex64, RunId, TimeUs
+from fp_contracts.jobrun import InputsRead, JobRuntime
 
 ROOT = "datasets"
 
@@ -206,7 +207,8 @@ class OfsResult(Closed):
 
     `metrics`: rows, payments, rows_per_s, peak_rss_bytes, wall_ms, cpu_ms. With BLOCKED the reports that were reached
     are still named, so a person can read the differing rows. `material`: with INPUT_READY what is kept for the dataset
-    stage, else what of that was reused; None = everything was recomputed.
+    stage, else what of that was reused; None = everything was recomputed. `inputs`: what was read of the archive, by
+    topic; nothing when the dataset stood already.
     """
 
     status: Literal["INPUT_READY", "PUBLISHED", "ALREADY_PUBLISHED", "DRY_RUN", "BLOCKED", "CANCELLED"]
@@ -223,3 +225,5 @@ class OfsResult(Closed):
     pictures: tuple[EvidenceRef, ...] = ()
     blockers: tuple[Blocker, ...] = ()
     metrics: dict[str, int] = Field(default_factory=dict)
+    inputs: dict[str, InputsRead] = Field(default_factory=dict)
+    runtime: JobRuntime | None = None

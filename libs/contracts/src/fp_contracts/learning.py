@@ -12,10 +12,12 @@ from pydantic import Field, TypeAdapter, ValidationError
 from fp_contracts import topics
 from fp_contracts.canonical import digest_of
 from fp_contracts.control import Blocker, EvidenceRef
-from fp_contracts.envelope import Closed, Envelope, Hex64, Id, TimeUs
+from fp_contracts.envelope import Closed, Envelope, Hex32, Hex64, Id, TimeUs
 from fp_contracts.ids import h32
 from fp_contracts.records import RecordError, read_envelope
 
+DRILLED = {"P13": "fp_ofs", "P14": "fp_mf"}
+"""Phases whose job a drill may kill, and the job as a drill names it."""
 Outcome = Literal["DONE", "BLOCKED", "UNAVAILABLE", "USAGE", "FAILED", "TIMED_OUT", "CANCELLED", "KILLED"]
 
 
@@ -52,10 +54,33 @@ class MfRequested(JobRequested):
     type: Literal["mf_requested"] = "mf_requested"
 
 
+class KilledRun(Closed):
+    """A drill's run of a job: killed at a failpoint in the middle of its work, then started again.
+
+    `stage`, `done`, `total`: what it had said last; `left`: objects that stand in its places since it ran, by hash;
+    `started_us` to `restarted_us` and `usage` as the runner measured them.
+    """
+
+    drill_id: Hex32
+    failpoint: str
+    outcome: Outcome
+    reason: str
+    runner_ref: str
+    stage: str
+    done: int
+    total: int
+    left: tuple[EvidenceRef, ...]
+    started_us: TimeUs
+    killed_us: TimeUs
+    restarted_us: TimeUs
+    usage: dict[str, int]
+
+
 class JobEnded(Closed):
     """How a job ended. `result` is the object with the last line of the job; only DONE and BLOCKED have one.
 
-    `usage`: wall_ms, cpu_ms, peak_rss_bytes, as the runner measured them.
+    `usage`: wall_ms, cpu_ms, peak_rss_bytes, as the runner measured them. `killed`: the run before, when a drill killed
+    it.
     """
 
     request_id: Hex64
@@ -71,6 +96,7 @@ class JobEnded(Closed):
     started_us: TimeUs
     ended_us: TimeUs
     usage: dict[str, int]
+    killed: KilledRun | None = None
 
 
 class OfsEnded(JobEnded):

@@ -12,7 +12,10 @@ MORE_OF = {
     "actions": ("fp_models",),
     "ofs_trigger": ("fp_ofs", "fp_mf", "fp_models"),
 }
+JOBS = {"fp_ofs": (), "fp_mf": ("fp_models",)}
+"""The learning jobs, and what of ours each runs beside the libraries and itself."""
 PACKAGE_OF = {"archive": "fp_rtdl", "actions": "fp_df"}
+LOCK = "uv.lock"
 _CODE = {".py", ".sql", ".json", ".html", ".toml", ".lock"}
 
 
@@ -33,8 +36,23 @@ def package_files(package: str) -> list[tuple[str, bytes]]:
 
 def build_digest(service: str) -> str:
     """hex64 over names and bytes of everything of ours that a service runs."""
+    return _digest(*LIBRARIES, *MORE_OF.get(service, ()), package_of(service))
+
+
+def job_digest(package: str) -> str:
+    """hex64 over names and bytes of everything of ours that a learning job runs; KeyError for no job."""
+    return _digest(*LIBRARIES, *JOBS[package], package)
+
+
+def lock_file() -> Path | None:
+    """The `uv.lock` above this code, in a source tree or above the environment that it is installed in."""
+    found = (folder / LOCK for folder in Path(__file__).resolve().parents)
+    return next((path for path in found if path.is_file()), None)
+
+
+def _digest(*packages: str) -> str:
     total = hashlib.sha256()
-    for package in (*LIBRARIES, *MORE_OF.get(service, ()), package_of(service)):
+    for package in packages:
         for name, body in package_files(package):
             total.update(f"{name}\0{hashlib.sha256(body).hexdigest()}\n".encode())
     return total.hexdigest()

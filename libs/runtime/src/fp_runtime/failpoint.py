@@ -44,6 +44,8 @@ class Failpoint(StrEnum):
     OFS_TRIGGER_AFTER_PUBLISH = "ofs_trigger.after_publish"
     TEARDOWN_AFTER_SERVICES = "teardown.after_services"
     TEARDOWN_AFTER_TOPICS = "teardown.after_topics"
+    OFS_AFTER_ROWS = "ofs.after_rows"
+    MF_AFTER_FIT = "mf.after_fit"
 
 
 class FailpointRaised(Exception):

@@ -11,7 +11,7 @@ from opentelemetry.trace import Link, Span, SpanContext, SpanKind, TraceFlags
 
 if TYPE_CHECKING:  # the SDK costs every start 0.2 s that only an endpoint needs
     from opentelemetry.sdk.metrics import MeterProvider
-    from opentelemetry.sdk.metrics.export import MetricReader
+    from opentelemetry.sdk.metrics.export import AggregationTemporality, MetricReader
     from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
 
 _SCOPE = "fp_runtime"
@@ -51,7 +51,9 @@ class Metric(StrEnum):
     LABELS = "fp.labels", "{label}", "Label assertions by source"
     ARCHIVED = "fp.archive.records", "{record}", "Records in archived objects"
     GATES = "fp.gates", "{gate}", "Gate events by phase and result"
-    ACTIVE_BUNDLE = "fp.bundle.active", "1", "1 for the model bundle in use, by reference"
+    ACTIVE_BUNDLE = "fp.bundle.active", "1", "1 for the model bundle in use, by reference and the position it is from"
+    JOB_PROGRESS = "fp.job.progress", "1", "Steps done of a stage of a learning job; the total is an attribute"
+    JOB_QUALITY = "fp.job.quality", "1", "What a learning job found of its result, by measure"
     SPEND = "fp.spend", "{microusd}", "Metered spend of the open run"
     ONLINE_WRITTEN = "fp.online.written", "{entry}", "Entries written to the online copy"
     ONLINE_DROPPED = (
@@ -90,10 +92,17 @@ def configure(service: str, instance: str, endpoint: str | None) -> Telemetry | 
     from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
     base = endpoint.rstrip("/")
-    reader = PeriodicExportingMetricReader(
-        OTLPMetricExporter(f"{base}/v1/metrics"), export_interval_millis=_EXPORT_INTERVAL_MS
-    )
+    exporter = OTLPMetricExporter(f"{base}/v1/metrics", preferred_temporality=once_per_set())
+    reader = PeriodicExportingMetricReader(exporter, export_interval_millis=_EXPORT_INTERVAL_MS)
     return install(service, instance, reader, BatchSpanProcessor(OTLPSpanExporter(f"{base}/v1/traces")))
+
+
+def once_per_set() -> "dict[type, AggregationTemporality]":
+    """Each value that a gauge was set to is sent once: resending the last ones for ever would only fill a store."""
+    from opentelemetry.sdk.metrics import _Gauge
+    from opentelemetry.sdk.metrics.export import AggregationTemporality
+
+    return {_Gauge: AggregationTemporality.DELTA}
 
 
 def install(service: str, instance: str, reader: "MetricReader", spans: "SpanProcessor") -> Telemetry:

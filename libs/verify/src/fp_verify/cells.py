@@ -10,6 +10,7 @@ from typing import Any
 from fp_contracts import control as c
 from fp_contracts import topics
 from fp_contracts.canonical import digest_of
+from fp_contracts.learning import DRILLED
 from fp_contracts.phases import SPINE
 from fp_contracts.proofs import PROOFS
 from fp_contracts.services import instances
@@ -90,10 +91,12 @@ def _deploy(log: Log, documents: Documents) -> Cell:
 
 
 def _drill(log: Log) -> tuple[c.DrillRequested | None, c.DrillReported | None]:
-    for drill_id, requested in log.state.drills.items():
+    """The drill of a member of the spine: those of learning jobs belong to their own lanes."""
+    drills = {key: drill for key, drill in log.state.drills.items() if drill.instance not in DRILLED.values()}
+    for drill_id, requested in drills.items():
         if drill_id in log.state.drill_reports:
             return requested, log.state.drill_reports[drill_id]
-    return next(iter(log.state.drills.values()), None), None
+    return next(iter(drills.values()), None), None
 
 
 def _no_drill(proof: str, log: Log) -> Cell:

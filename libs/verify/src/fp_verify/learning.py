@@ -1,43 +1,44 @@
 """Proof cells of the lanes ofs, mf and mpr, from the control log and evidence documents alone. Pure.
 
-What no artifact proves yet is a cell all the same: OPEN, with the reason (gates.md, Six proofs).
+A cell that does not hold is OPEN, with the reason (gates.md, Six proofs).
 """
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from fp_contracts import control as c
 from fp_contracts import topics
+from fp_verify import drillcells, jobcells
 from fp_verify.cells import Cell, Check
+from fp_verify.jobcells import Proof
 from fp_verify.log import WINDOW_REPORT, Documents, Log
+from fp_verify.reading import at as _at
 
 PHASES_OF = {"ofs": ("P12", "P13"), "mf": ("P14",), "mpr": ("P15",)}
 RTO_US = 900_000_000
-UNPROVEN: Mapping[tuple[str, str], str] = {
-    ("ofs", "deploy"): "the build job does not measure the release it runs",
-    ("ofs", "monitor"): "no metric of the build is read back from telemetry",
-    ("ofs", "failure_drill"): "no build is killed in a run",
-    ("ofs", "recovery"): "no killed build is started again in a run",
-    ("mf", "deploy"): "the training job does not measure the release it runs",
-    ("mf", "monitor"): "no metric of the training is read back, no drift alarm is tried",
-    ("mf", "failure_drill"): "no training is killed in a run",
-    ("mf", "recovery"): "no killed training is started again in a run",
-    ("mpr", "monitor"): "the active-bundle metric is not read back",
-}
 
 
 def learning_cells(log: Log, documents: Documents) -> tuple[Cell, ...]:
     """All 18 cells of the three lanes."""
-    proven: Mapping[tuple[str, str], Callable[[Log, Documents], tuple[list[Check], dict[str, Any]]]] = {
+    proven: Mapping[tuple[str, str], Callable[[Log, Documents], Proof]] = {
+        ("ofs", "deploy"): jobcells.ofs_deploy,
+        ("ofs", "monitor"): jobcells.ofs_monitor,
+        ("ofs", "failure_drill"): partial(drillcells.failure_drill, "P13"),
+        ("ofs", "recovery"): drillcells.ofs_recovery,
         ("ofs", "rollback"): _recipe,
+        ("mf", "deploy"): jobcells.mf_deploy,
+        ("mf", "monitor"): jobcells.mf_monitor,
+        ("mf", "failure_drill"): partial(drillcells.failure_drill, "P14"),
+        ("mf", "recovery"): drillcells.mf_recovery,
         ("mf", "rollback"): _safe_disable,
         ("mpr", "deploy"): _promotion,
+        ("mpr", "monitor"): jobcells.mpr_monitor,
         ("mpr", "failure_drill"): _refusal,
         ("mpr", "recovery"): _resolution,
         ("mpr", "rollback"): _rollback,
     }
-    cells = [Cell(proof, (("artifact", f"none, {reason}", "one", False),), {}, lane)
-             for (lane, proof), reason in UNPROVEN.items()]  # fmt: skip
+    cells = []
     for (lane, proof), recipe in proven.items():
         checks, facts = recipe(log, documents)
         cells.append(Cell(proof, (*_closed(log, lane), *checks), facts, lane))
@@ -49,7 +50,7 @@ def _closed(log: Log, lane: str) -> list[Check]:
             for phase in PHASES_OF[lane]]  # fmt: skip
 
 
-def _recipe(log: Log, documents: Documents) -> tuple[list[Check], dict[str, Any]]:
+def _recipe(log: Log, documents: Documents) -> Proof:
     """The previous dataset was active again, then this one."""
     recipe = _at(documents, ("P13", "rollback_recipe"), "document")
     executed = _at(recipe, "executed") or []
@@ -60,7 +61,7 @@ def _recipe(log: Log, documents: Documents) -> tuple[list[Check], dict[str, Any]
     ], {"recipe": recipe}
 
 
-def _safe_disable(log: Log, documents: Documents) -> tuple[list[Check], dict[str, Any]]:
+def _safe_disable(log: Log, documents: Documents) -> Proof:
     """Every partition went to guardrails under traffic and back, and window 2 adds up."""
     drill = documents.get(("P15", "rollback_drill"))
     revision = _at(drill, "rolled_back", "event", "revision")
@@ -79,7 +80,7 @@ def _safe_disable(log: Log, documents: Documents) -> tuple[list[Check], dict[str
     ], {"revision": revision, "partitions": off, "decisions_by_bundle": dict(decided)}  # fmt: skip
 
 
-def _promotion(log: Log, documents: Documents) -> tuple[list[Check], dict[str, Any]]:
+def _promotion(log: Log, documents: Documents) -> Proof:
     """The corridor is live: event, acknowledgement, read-back, every partition on the bundle."""
     receipt = documents.get(("P15", "promotion_receipt"))
     promotion = _at(receipt, "promotion")
@@ -98,7 +99,7 @@ def _other_actor(log: Log, approved: Any) -> bool:
     return actor not in (None, requester) and actor in {given.actor for given in log.state.approvals}
 
 
-def _refusal(log: Log, documents: Documents) -> tuple[list[Check], dict[str, Any]]:
+def _refusal(log: Log, documents: Documents) -> Proof:
     """A bundle for other features was offered and not let in."""
     found = documents.get(("P15", "compatibility"))
     probe, reasons = _at(found, "probe"), _at(found, "probe_reasons") or []
@@ -109,7 +110,7 @@ def _refusal(log: Log, documents: Documents) -> tuple[list[Check], dict[str, Any
     ], {"probe": probe, "reasons": reasons}
 
 
-def _resolution(log: Log, documents: Documents) -> tuple[list[Check], dict[str, Any]]:
+def _resolution(log: Log, documents: Documents) -> Proof:
     """A registry that reads the topic from its beginning resolves to what the journal does."""
     found = documents.get(("P15", "active_resolution"))
     journal, restarted = _at(found, "journal"), _at(found, "restarted")
@@ -120,7 +121,7 @@ def _resolution(log: Log, documents: Documents) -> tuple[list[Check], dict[str, 
     ], {"resolution": journal}  # fmt: skip
 
 
-def _rollback(log: Log, documents: Documents) -> tuple[list[Check], dict[str, Any]]:
+def _rollback(log: Log, documents: Documents) -> Proof:
     """Back and forward under traffic, in measured time."""
     drill = documents.get(("P15", "rollback_drill"))
     back, forth = _at(drill, "rollback_us"), _at(drill, "repromotion_us")
@@ -160,10 +161,3 @@ def _partitions() -> int:
 
 def _is(name: str, observed: str, required: str) -> Check:
     return (name, observed, required, observed == required)
-
-
-def _at(found: Any, *path: Any) -> Any:
-    """A value of a document by its path; None where there is none."""
-    for name in path:
-        found = found.get(name) if isinstance(found, Mapping) else None
-    return found

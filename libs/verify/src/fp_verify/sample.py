@@ -13,6 +13,7 @@ from fp_contracts.proofs import proof_key
 from fp_contracts.records import Pins, body_of, control_event_id
 from fp_contracts.runconfig import PolicySwitch, RunConfig, RunHeader, SpendLimit, Window, config_digest
 from fp_contracts.services import REQUIRED, instances
+from fp_verify import sample_learning as learning
 from fp_verify.chain import FIRST, chained
 from fp_verify.check import recompute
 from fp_verify.log import WINDOW_REPORT, RawRecord, read_log
@@ -21,7 +22,10 @@ from fp_verify.verdict import EQUATIONS
 
 RUN = "platform_20260101T000000Z"
 HEX = "a" * 64
-MANIFEST = {"kind": "source", "services": {service: sha256_hex(service.encode()) for service in REQUIRED}}
+MANIFEST = {
+    "kind": "source", "services": {service: sha256_hex(service.encode()) for service in REQUIRED},
+    "jobs": learning.RELEASED_JOBS, "environment_lock": learning.LOCK,
+}  # fmt: skip
 KILLED_US, RESTARTED_US, RECOVERED_US = 1_000_000_000, 1_002_000_000, 1_005_000_000
 SPEND = 7
 BUNDLE = f"bundle:{HEX}"
@@ -113,6 +117,8 @@ def until_p11(drill: bool = True, run: GreenRun | None = None) -> GreenRun:
     run.close("P0")
     if drill:
         run.say(c.DrillRequested(drill_id="d" * 32, instance="rtdl-0", failpoint="x", actor="tester"))
+        for asked in learning.DRILLS.values() if run.config.scope == "full" else ():
+            run.say(asked)
     key = PHASES["P1"].evidence_key(RUN, phase_execution_id(RUN, "P1", 1), "run_header")
     run.say(c.RunPinned(header=header, header_ref=run.put(key, header.model_dump(mode="json"))))
     run.close("P1", {"run_header": header.model_dump(mode="json")})
@@ -156,20 +162,19 @@ def _close_p11(run: GreenRun) -> None:
     )
 
 
-def until_p15(run: GreenRun | None = None, broken: str | None = None) -> GreenRun:
+def until_p15(run: GreenRun | None = None, broken: str | None = None, drill: bool = True) -> GreenRun:
     """A full run up to P15's gate; `broken` = an equation of window 2 that does not hold."""
-    run = until_p11(run=run or GreenRun(config=make_config("full")))
+    run = until_p11(drill, run or GreenRun(config=make_config("full")))
     rehearse(run)
-    run.close("P12")
-    moves = [{"n": n, "move": move} for n, move in enumerate(("activate", "roll_back", "re_activate"), 1)]
-    run.close("P13", {"rollback_recipe": {"document": {"executed": moves, "ok": True}}})
-    run.close("P14")
+    run.close("P12", learning.input_documents())
+    run.close("P13", learning.dataset_documents(drill))
+    run.close("P14", learning.training_documents(drill))
+    for phase in learning.DRILLS if drill else ():
+        run.say(learning.reported(phase))
     run.say(c.BundleApprovalGiven(bundle_id="e" * 32, model_digest=HEX, actor="reviewer", reason="looked at it"))
-    for revision, (at_us, ref) in enumerate(((10, BUNDLE), (14, None), (16, BUNDLE)), 1):
-        for part in range(topics.TOPICS[topics.RTDL].partitions):
-            run.say(c.BundleSwitched(bundle_slot="payment_fraud", revision=revision, bundle_ref=ref, partition=part,
-                                     source="global" if ref else "guardrails", effective_us=at_us, merged_n=5),
-                    str(revision), str(part))  # fmt: skip
+    switches = _switches()
+    for switch in switches:
+        run.say(switch, str(switch.revision), str(switch.partition))
     ledger = run.put(f"evidence/runs/{RUN}/streaming/ledger/window-2.json", {"window": 2})
     run.say(c.WindowEnded(window=2, lane_seqs={"0": 7}, ledger_ref=ledger), "2")
     sides = {name: 5 if name == broken else 4 for name in EQUATIONS}
@@ -183,7 +188,7 @@ def until_p15(run: GreenRun | None = None, broken: str | None = None) -> GreenRu
     run.documents[WINDOW_REPORT] = report
     shown = run.put(f"evidence/runs/{RUN}/obs/window-2/reconciliation.json", report)
     run.say(c.WindowReconciled(window=2, checks=checks, report_ref=shown))
-    run.close("P15", corridor_documents())
+    run.close("P15", corridor_documents() | {"telemetry": learning.bundle_points(RUN, switches)})
     return run
 
 
@@ -196,6 +201,16 @@ def rehearse(run: GreenRun) -> None:
     )
     run.say(c.TeardownRehearsed(scratch_run=SCRATCH_RUN, actor="tester", reason="P16 asks for it", evidence=evidence,
                                 outlived=(outlived,)), SCRATCH_RUN)  # fmt: skip
+
+
+def _switches() -> list[c.BundleSwitched]:
+    """Promoted, rolled back, promoted again, as each partition reported it."""
+    return [
+        c.BundleSwitched(bundle_slot="payment_fraud", revision=revision, bundle_ref=ref, partition=part,
+                         source="global" if ref else "guardrails", effective_us=at_us, merged_n=5 * revision)
+        for revision, (at_us, ref) in enumerate(((10, BUNDLE), (14, None), (16, BUNDLE)), 1)
+        for part in range(topics.TOPICS[topics.RTDL].partitions)
+    ]  # fmt: skip
 
 
 def corridor_documents() -> dict[str, Any]:
@@ -217,7 +232,7 @@ def corridor_documents() -> dict[str, Any]:
 
 
 def close_p16(run: GreenRun) -> str:
-    """Put the proof cells and P16's documents, block P16 by scope, publish the verdict; the final verdict's key."""
+    """Put the proof cells and P16's documents, close P16 as its verdict says, publish it; the final verdict's key."""
     log = read_log(RUN, run.records)
     found = recompute(run.objects.__getitem__, log, run.records[-1].offset + 1, run.metered)
     for (lane, proof), cell in found.cells.items():
@@ -228,14 +243,16 @@ def close_p16(run: GreenRun) -> str:
     final = found.documents["final_verdict"]
     receipt = c.Receipt(phase="P16", attempt=1, spend_microusd=0, first_sample=0, last_sample=0, window_us=0,
                         artifacts=(), risk_retired="x")  # fmt: skip
-    run.say(
-        c.GateBlocked(
-            phase="P16", attempt=1, phase_execution_id=execution, evidence=tuple(refs.values()), receipt=receipt,
-            checks=(c.Check(name="c", observed="0", required="1", ok=False),),
-            blockers=(c.Blocker(code=spec.blockers[0], reason="P12 OPEN"),),
-        ),
-        "P16", "1",
-    )  # fmt: skip
+    green = final["verdict"] == "GREEN"
+    common = {
+        "phase": "P16", "attempt": 1, "phase_execution_id": execution, "evidence": tuple(refs.values()),
+        "receipt": receipt, "checks": (c.Check(name="c", observed="0", required="1", ok=green),),
+    }  # fmt: skip
+    blockers = (c.Blocker(code=spec.blockers[0], reason="P12 OPEN"),)
+    gate = (
+        c.GatePassed.model_validate(common) if green else c.GateBlocked.model_validate({**common, "blockers": blockers})
+    )
+    run.say(gate, "P16", "1")
     run.say(c.VerdictPublished(verdict=final["verdict"], spine_verdict=final["spine_verdict"], profile="local",
                                merkle_root=final["merkle_root"], verdict_ref=refs["final_verdict"]))  # fmt: skip
     run.say(c.RunClosed(reason="verdict_published"))

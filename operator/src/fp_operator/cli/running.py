@@ -50,7 +50,7 @@ def run(
     platform_run_id: str | None = typer.Option(None, "--platform_run_id", help="platform_YYYYMMDDTHHMMSSZ[-suffix]"),
     scenario_run_id: str | None = typer.Option(None, "--scenario_run_id", help="32 hex digits"),
     scope: str = typer.Option("spine", "--scope", help="What must be green: spine or full"),
-    drill: bool = typer.Option(True, "--drill/--no-drill", help="Kill one rtdl member in mid-stream, really"),
+    drill: bool = typer.Option(True, "--drill/--no-drill", help="Kill, really: a member, and jobs in scope full"),
     pace: int = typer.Option(0, "--pace", min=0, help="Events per second; 0 = as fast as it goes"),
     approve_as: str | None = typer.Option(None, "--approve-as", help="Scope full: approve what it trains unseen, as"),
     timeout: float = typer.Option(TIMEOUT_S, "--timeout", help="Seconds to watch before letting go"),
@@ -69,13 +69,14 @@ def run(
         environment = launch.ready_environment(project.state_dir(), steps(), actor(), reason)
         planned = launch.plan(environment, order)
         if dry_run:
-            emit_json({"platform_run_id": planned.run, "scenario_run_id": planned.scenario, "drill": planned.drill,
+            emit_json({"platform_run_id": planned.run, "scenario_run_id": planned.scenario, "drills": planned.drills,
                        "config": planned.config.model_dump(mode="json")})  # fmt: skip
             return
         pinned = launch.start(environment, planned, order.actor, order.reason)
         if output is Format.TEXT:
-            console().print(f"run {planned.run}\nworld {planned.world.name}: {planned.world.rows:,} payments, "
-                            f"{planned.world.frauds:,} frauds; drill {planned.drill or 'none'}")  # fmt: skip
+            world_line = f"{planned.world.rows:,} payments, {planned.world.frauds:,} frauds"
+            console().print(f"run {planned.run}\nworld {planned.world.name}: {world_line}; "
+                            f"drills {', '.join(planned.drills) or 'none'}")  # fmt: skip
         if detach and scope == "full":
             program.start(environment, pinned.run, order.actor)  # it waits for P11: nobody else may be watching then
         if not detach:

@@ -14,13 +14,17 @@ VARIABLES = {
     "archive_url": "FP_ARCHIVE_URL",
     "oracle_url": "FP_ORACLE_URL",
     "otlp_endpoint": "FP_OTLP_ENDPOINT",
+    "telemetry_url": "FP_TELEMETRY_URL",
 }
 STORES = ("evidence", "archive", "oracle")
 
 
 @dataclass(frozen=True, slots=True)
 class StackAddresses:
-    """Addresses of one environment; `pg_dsn` is the owner's, services get `pg_dsn_as` their role."""
+    """Addresses of one environment; `pg_dsn` is the owner's, services get `pg_dsn_as` their role.
+
+    `telemetry_url`: where what goes to `otlp_endpoint` can be read back; None = nowhere.
+    """
 
     kafka_bootstrap: str
     pg_dsn: str = field(repr=False)
@@ -29,6 +33,7 @@ class StackAddresses:
     archive_url: str
     oracle_url: str
     otlp_endpoint: str | None = None
+    telemetry_url: str | None = None
 
     def pg_dsn_as(self, role: str, password: str) -> str:
         """The same database under another role."""

@@ -97,7 +97,7 @@ def _address(server: Server) -> dict[str, str]:
         case Valkey():
             return {"redis_url": server.url}
         case TelemetrySink():
-            return {"otlp_endpoint": server.endpoint}
+            return {"otlp_endpoint": server.endpoint, "telemetry_url": server.lines.as_uri()}
     raise ValueError(f"no address is known for {server.name}")
 
 

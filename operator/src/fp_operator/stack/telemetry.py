@@ -25,12 +25,15 @@ class TelemetrySink:
     def endpoint(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
+    @property
+    def lines(self) -> Path:
+        return self.folder / "otlp.ndjson"
+
     def prepare(self) -> Program:
         """Make the folder."""
         self.folder.mkdir(parents=True, exist_ok=True)
         argv = (sys.executable, "-u", "-m", "oteltap", "--port", str(self.port))
-        lines = self.folder / "otlp.ndjson"
-        return Program(self.name, argv, cwd=self.folder, priority=90, stop_signal="INT", stdout=lines)
+        return Program(self.name, argv, cwd=self.folder, priority=90, stop_signal="INT", stdout=self.lines)
 
     def probe(self) -> None:
         try:

@@ -248,6 +248,15 @@ class Partition:
         """What decides at the last drained position."""
         return self.serving[max(self.serving)] if self.serving else NOTHING
 
+    def uses(self) -> list[dict[str, str | int]]:
+        """What decided up to the last drained position: each revision, its bundle, and the position it is from."""
+        found: list[dict[str, str | int]] = []
+        for place, served in sorted({0: NOTHING, **self.serving}.items()):
+            if not found or served.revision != found[-1]["revision"]:
+                bundle = served.ref or "guardrails"
+                found.append({"revision": served.revision, "bundle": bundle, "merged_n": self.switched.get(place, 0)})
+        return found
+
     def horizon_us(self) -> int:
         """Everything below it is decided and nothing below it can come."""
         return self._merge.horizon_us

@@ -121,7 +121,7 @@ class Decider:
         self._record_facts()
         served = self._models.served
         self.partitions = {part: Partition(plan, part, *store.load(part), served) for part in parts}
-        self._in_use: dict[int, str] = {}
+        self._shown: dict[int, list[dict[str, str | int]]] = {}
         consumer.assign({(topics.RTDL, part): p.start for part, p in self.partitions.items()})
         self._saved_at = self._committed_at = clock()
         self._behind = False
@@ -182,12 +182,12 @@ class Decider:
     def _show_in_use(self) -> None:
         """fp.bundle.active of each partition moves where the bundle does: at the position, in the log's order."""
         for part, partition in self.partitions.items():
-            using = partition.in_use.ref or "guardrails"
-            if (before := self._in_use.get(part)) != using:
-                if before is not None:
-                    gauge(Metric.ACTIVE_BUNDLE).set(0, {"bundle": before, "partition": part})
-                gauge(Metric.ACTIVE_BUNDLE).set(1, {"bundle": using, "partition": part})
-                self._in_use[part] = using
+            shown = self._shown.setdefault(part, [])
+            for using in partition.uses()[len(shown) :]:
+                if shown:
+                    gauge(Metric.ACTIVE_BUNDLE).set(0, shown[-1])
+                shown.append({"run": self._plan.run, "partition": part, **using})
+                gauge(Metric.ACTIVE_BUNDLE).set(1, shown[-1])
 
     def _publish(self, queued: Sequence[Queued]) -> None:
         """Publish committed records. Their facts wait for the next transaction: a crash before it repeats the bytes."""

@@ -88,7 +88,7 @@ class PgArchive:
 
 def open_runners(settings: OfsTriggerSettings, folder: Path) -> dict[str, Runner]:
     """The runner of each job's package. UserError when a remote one lacks a setting or its SDK."""
-    local = LocalRunner(folder)
+    local = LocalRunner(folder, otlp_endpoint=settings.otlp_endpoint)
     runners: dict[str, Runner] = {"fp_ofs": local, "fp_mf": local}
     if settings.ofs_runner == "databricks":
         from fp_ofs_trigger.runners.databricks import open_databricks  # here: the SDK is an optional extra

@@ -7,7 +7,8 @@ from fp_contracts import topics
 from fp_contracts.bundle import BundleRef, DatasetRef, TrainRequest
 from fp_contracts.canonical import digest_of
 from fp_contracts.control import EvidenceRef
-from fp_contracts.dataset import BasisRange, BuildIntent, JoinScope, LabelRule
+from fp_contracts.dataset import BasisRange, BuildIntent, JoinScope, LabelRule, OfsRequest
+from fp_contracts.jobrun import InputsRead, inputs_of
 from fp_contracts.learning import Limits
 from fp_contracts.registry import SERVED_CAPABILITIES
 from fp_contracts.resolution import Serving
@@ -99,9 +100,12 @@ def policy_rev_of(config: RunConfig) -> str:
 
 
 def train_request_of(
-    header: RunHeader, manifest: EvidenceRef, dataset_fingerprint: str, active: BundleRef | None
+    header: RunHeader, manifest: EvidenceRef, dataset_fingerprint: str, active: BundleRef | None, lock: str
 ) -> TrainRequest:
-    """The training of a run's dataset; `active` = what the candidate must not fall behind."""
+    """The training of a run's dataset; `active` = what the candidate must not fall behind.
+
+    `lock`: sha256 of the lock file that the pinned release names.
+    """
     config = header.config
     return TrainRequest(
         platform_run_id=header.platform_run_id,
@@ -111,7 +115,7 @@ def train_request_of(
         feature_schema_digest=config.feature_schema_digest,
         active=active,
         code_release=config.image_manifest_digest,
-        environment_lock_digest=config.image_manifest_digest,
+        environment_lock_digest=lock,
     )
 
 
@@ -125,6 +129,14 @@ def limits_of(phase: str, config: RunConfig, memory_bytes: int) -> Limits:
     expected = [envelope.expected_duration_s for envelope in config.envelopes if envelope.phase == phase]
     wall_s = 3 * (expected[0] if expected else 60)
     return Limits(wall_s=wall_s, cpu_s=2 * wall_s, memory_bytes=memory_bytes)
+
+
+def named_inputs(request: OfsRequest) -> dict[str, InputsRead]:
+    """The archive objects that a request pins, by topic, as jobs must have read them."""
+    by_topic: dict[str, dict[str, tuple[str, int]]] = {}
+    for ref in request.archive_objects:
+        by_topic.setdefault(ref.key.split("/")[2], {})[ref.key] = (ref.sha256, ref.size)
+    return {topic: inputs_of(found.items()) for topic, found in by_topic.items()}
 
 
 def uncovered(counts: Mapping[str, int], reconciled: Mapping[str, int]) -> Sequence[str]:

@@ -3,25 +3,29 @@
 Without scope `full` nothing is asked and nothing evaluated: the phases stay OPEN.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from fp_contracts.bundle import BundleManifest, BundleRef, MfResult, TrainJob, TrainRequest
-from fp_contracts.canonical import canonical_bytes
+from fp_contracts.canonical import canonical_bytes, digest_of
 from fp_contracts.control import EvidenceRef, GatePassed
 from fp_contracts.dataset import OfsRequest
 from fp_contracts.evaluation import Evaluation, Predicate
 from fp_contracts.fold import RunState
+from fp_contracts.learning import DRILLED
 from fp_contracts.phases import PHASES
 from fp_contracts.registry import BundlePublished, capabilities_of, scope_of
-from fp_ofs_trigger import domain, gates, gates_mf, gates_mpr
+from fp_ofs_trigger import domain, gates, gates_mf, gates_mpr, seen
 from fp_ofs_trigger.corridor import ACTOR, Candidate, Corridor, requester_of
 from fp_ofs_trigger.domain import ArchivedObject
+from fp_ofs_trigger.drill import report_of as drill_report_of
 from fp_ofs_trigger.jobs import Asked, JobDesk
 from fp_ofs_trigger.registry_desk import RegistryDesk
 from fp_ofs_trigger.reports import Artifact, JobReport, fetch, parsed, report_of
+from fp_runtime.controllog import Event
 from fp_runtime.evidence import EvidenceBroken, EvidenceMissing, EvidenceStore, read
+from fp_runtime.telemetry_read import Telemetry
 
 
 class Archive(Protocol):
@@ -52,7 +56,7 @@ class LearningDesk:
 
     def __init__(
         self, places: Places, jobs: JobDesk, learning: EvidenceStore, evidence: EvidenceStore, archive: Archive,
-        registry: RegistryDesk, corridor: Corridor, now_us: Callable[[], int],
+        registry: RegistryDesk, corridor: Corridor, now_us: Callable[[], int], telemetry: Telemetry,
     ) -> None:  # fmt: skip
         self._places = places
         self._jobs = jobs
@@ -62,6 +66,15 @@ class LearningDesk:
         self._registry = registry
         self._corridor = corridor
         self._now_us = now_us
+        self._telemetry = telemetry
+        self._since: dict[tuple[str, int], int] = {}
+
+    def react(self, state: RunState) -> Sequence[Event]:
+        """Tell what the drills of the jobs did, once each job has ended."""
+        open_drills = [drill for key, drill in state.drills.items() if key not in state.drill_reports]
+        phases = [(phase, drill) for drill in open_drills for phase, job in DRILLED.items() if drill.instance == job]
+        told = [drill_report_of(asked, self._jobs.ended(state, phase)) for phase, asked in phases if _full(state)]
+        return [(report, (report.drill_id,)) for report in told if report is not None]
 
     def p12(self, state: RunState) -> Evaluation | None:
         """Pin the basis and the label as-of, have leakage examined."""
@@ -89,9 +102,10 @@ class LearningDesk:
             update={"stage": "dataset", "material": left}
         )
         asked = self._asked(state, "P13", lambda: _bytes(request))
-        built = OfsRequest.model_validate_json(asked.request).intent
+        built = OfsRequest.model_validate_json(asked.request)
         report = report_of(self._learning, self._jobs.ended(state, "P13"), gates.DATASET_NAMES)
-        return gates.evaluate_p13(gates.DatasetFacts(built, committed, left, report))
+        shown = seen.of_job(self._telemetry, report, self._now_us())
+        return gates.evaluate_p13(gates.DatasetFacts(built, committed, left, report, shown))
 
     def p14(self, state: RunState) -> Evaluation | None:
         """Have a candidate trained on P13's dataset."""
@@ -101,7 +115,10 @@ class LearningDesk:
         fingerprint = self._committed(state, "P13", "fingerprint").field("dataset_fingerprint")
         if manifest is None or not isinstance(fingerprint, str):
             return _stuck("P14", "the evidence of P13 does not read back")
-        asked = self._asked(state, "P14", lambda: self._train_job(state, manifest, fingerprint))
+        lock = self._pinned_lock(state)
+        if lock is None:
+            return _stuck("P14", "the pinned release does not name its lock file")
+        asked = self._asked(state, "P14", lambda: self._train_job(state, manifest, fingerprint, lock))
         request = TrainJob.model_validate_json(asked.request).request
         report = report_of(self._learning, self._jobs.ended(state, "P14"), gates_mf.MF_NAMES)
         bundle, model_fault = self._bundle(report)
@@ -117,8 +134,13 @@ class LearningDesk:
         if candidate is None:
             return _stuck("P15", "the candidate of P14 does not read back")
         trail = self._corridor.turn(state, candidate, domain.serving_of(state.header.config))
-        window = gates_mpr.WINDOW
-        facts = gates_mpr.MprFacts(trail, state.windows_ended.get(window), state.reconciled.get(window))
+        window, now_us = gates_mpr.WINDOW, self._now_us()
+        reconciled = state.reconciled.get(window)
+        since_us = now_us
+        if reconciled is not None:
+            since_us = self._since.setdefault((state.platform_run_id, state.attempt_of("P15")), now_us)
+        shown = seen.of_bundles(self._telemetry, state, since_us, now_us)
+        facts = gates_mpr.MprFacts(trail, state.windows_ended.get(window), reconciled, shown)
         return gates_mpr.evaluate_p15(facts)
 
     # --- requests ---
@@ -141,11 +163,11 @@ class LearningDesk:
         )  # fmt: skip
         return _bytes(request)
 
-    def _train_job(self, state: RunState, manifest: EvidenceRef, fingerprint: str) -> bytes:
+    def _train_job(self, state: RunState, manifest: EvidenceRef, fingerprint: str, lock: str) -> bytes:
         assert state.header is not None
         scope = scope_of(state.header)
         active = self._registry.registry(scope.bundle_slot).scope(scope).active
-        request = domain.train_request_of(state.header, manifest, fingerprint, active)
+        request = domain.train_request_of(state.header, manifest, fingerprint, active, lock)
         job = TrainJob(
             request=request, dataset_url=self._places.learning_url,
             active_url=self._places.learning_url if active else None, s3_endpoint=self._places.s3_endpoint,
@@ -154,6 +176,15 @@ class LearningDesk:
         return _bytes(job)
 
     # --- what is read back ---
+
+    def _pinned_lock(self, state: RunState) -> str | None:
+        """sha256 of the lock file by the release that the run pins; None when that does not read back."""
+        assert state.header is not None
+        manifest = self._committed(state, "P(-1)", "digest_manifest")
+        pinned = state.header.config.image_manifest_digest
+        lock = manifest.field("environment_lock")
+        known = manifest.document is not None and digest_of(manifest.document) == pinned
+        return lock if known and isinstance(lock, str) else None
 
     def _committed(self, state: RunState, phase: str, name: str) -> Artifact:
         """A document of a passed phase's evidence, by the gate event's own reference."""

@@ -3,17 +3,19 @@
 import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import orjson
 import structlog
 from pydantic import TypeAdapter, ValidationError
 
 from fp_contracts.canonical import CanonicalError, canonical_bytes
-from fp_contracts.control import Blocker, EvidenceRef
+from fp_contracts.control import Blocker, DrillRequested, EvidenceRef
 from fp_contracts.envelope import Envelope
-from fp_contracts.learning import MfEnded, MfRequested, OfsEnded
+from fp_contracts.learning import KilledRun, MfEnded, MfRequested, OfsEnded
 from fp_contracts.records import Pins
 from fp_ofs_trigger.domain import MODULE_OF
+from fp_ofs_trigger.drill import Go, drilled, standing
 from fp_ofs_trigger.jobs import Ended, JobTable, Requested, publish
 from fp_ofs_trigger.runners import Ended as RunEnded
 from fp_ofs_trigger.runners import Job, Progress, Runner
@@ -26,11 +28,15 @@ _BLOCKERS: TypeAdapter[tuple[Blocker, ...]] = TypeAdapter(tuple[Blocker, ...])
 
 
 class Executor:
-    """Jobs of the open run. `open_run()` names it; what is asked for another run is passed over."""
+    """Jobs of the open run. `open_run()` names it; what is asked for another run is passed over.
+
+    `drill_of(phase)`: the drill that the open run asks of the phase's job; its first run is then killed, really.
+    """
 
     def __init__(
         self, table: JobTable, store: EvidenceStore, producer: Producer, runners: Mapping[str, Runner], name: str,
         now_us: Callable[[], int], open_run: Callable[[], str | None],
+        drill_of: Callable[[str], DrillRequested | None] = lambda _: None,
     ) -> None:  # fmt: skip
         self._table = table
         self._store = store
@@ -39,6 +45,7 @@ class Executor:
         self._name = name
         self._now_us = now_us
         self._open_run = open_run
+        self._drill_of = drill_of
         self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="jobs")
         self._taken: set[str] = set()
         self._stop = threading.Event()
@@ -86,6 +93,7 @@ class Executor:
 
     def _run(self, pins: Pins, event: Requested) -> None:
         started_us, run = self._now_us(), pins.platform_run_id
+        killed: KilledRun | None = None
         runner = self._runners[MODULE_OF[event.phase]]
         log.info("job_started", phase=event.phase, request_id=event.request_id, runner=runner.name)
         try:
@@ -94,19 +102,26 @@ class Executor:
             ended = RunEnded("FAILED", f"request {type(error).__name__}: {error}", None, b"", "", {})
         else:
             job = Job(event.request_id, MODULE_OF[event.phase], request, event.out_url, event.limits)
-            ended = runner.run(job, self._note, lambda: self._stop.is_set() or self._open_run() != run)
+            go = Go(runner, self._note, lambda: self._stop.is_set() or self._open_run() != run)
+            drill = self._drill_of(event.phase)
+            if drill is None:
+                ended = go(job)
+            else:
+                ended, killed = drilled(go, job, drill, partial(standing, self._store, event.phase), self._now_us)
         if ended.outcome == "CANCELLED":
             self._taken.discard(event.request_id)
             log.info("job_cancelled", phase=event.phase, request_id=event.request_id)
             return
         log.info("job_ended", phase=event.phase, request_id=event.request_id, outcome=ended.outcome, why=ended.reason)
-        payload = self._ended(event, ended, runner.name, started_us)
+        payload = self._ended(event, ended, runner.name, started_us, killed)
         publish(self._producer, pins, payload, self._name, self._now_us())
 
     def _note(self, progress: Progress) -> None:
         self.progress = progress
 
-    def _ended(self, event: Requested, ended: RunEnded, runner: str, started_us: int) -> Ended:
+    def _ended(
+        self, event: Requested, ended: RunEnded, runner: str, started_us: int, killed: KilledRun | None
+    ) -> Ended:  # fmt: skip
         result, ended = self._kept(event, ended, started_us)
         folder = f"jobs/{event.request_id}/{started_us}"
         kind = MfEnded if isinstance(event, MfRequested) else OfsEnded
@@ -116,7 +131,7 @@ class Executor:
                 "outcome": ended.outcome, "reason": ended.reason[:400], "result": result,
                 "log": self._store.put(f"{folder}/log.txt", ended.log) if ended.log else None,
                 "blockers": _blockers(ended), "runner": runner, "runner_ref": ended.ref,
-                "started_us": started_us, "ended_us": self._now_us(), "usage": dict(ended.usage),
+                "started_us": started_us, "ended_us": self._now_us(), "usage": dict(ended.usage), "killed": killed,
             }
         )  # fmt: skip
 

@@ -5,10 +5,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from fp_contracts.control import EvidenceRef
-from fp_contracts.dataset import BuildIntent, DatasetManifest, OfsResult, dataset_fingerprint
+from fp_contracts.dataset import BuildIntent, DatasetManifest, OfsRequest, OfsResult, dataset_fingerprint
 from fp_contracts.evaluation import Evaluation, Predicate
 from fp_contracts.phases import PHASES
+from fp_ofs_trigger.domain import named_inputs
 from fp_ofs_trigger.reports import Artifact, JobReport, parsed
+from fp_ofs_trigger.seen import Seen
 
 LEAKAGE, BASIS = PHASES["P12"].blockers
 BUILD, MANIFEST = PHASES["P13"].blockers
@@ -34,10 +36,16 @@ class DatasetFacts:
     `material`: what P12's job recomputed from the archive, found clean and kept.
     """
 
-    intent: BuildIntent
+    request: OfsRequest
     input_fingerprint: str | None
     material: EvidenceRef | None
     job: JobReport
+    seen: Seen
+
+    @property
+    def intent(self) -> BuildIntent:
+        """What the dataset is built from."""
+        return self.request.intent
 
 
 def job_predicates(job: JobReport, failed: str, codes: Sequence[str], done: Sequence[str]) -> tuple[Predicate, ...]:
@@ -124,7 +132,7 @@ def evaluate_p13(facts: DatasetFacts) -> Evaluation:
     )
     predicates = tuple(_as_p13(predicate) for predicate in predicates)
     if all(predicate.ok for predicate in predicates):
-        predicates += _dataset(facts, fingerprint)
+        predicates += (*_dataset(facts, fingerprint), *facts.seen.waiting(BUILD))
     return Evaluation(predicates, _dataset_documents(facts, fingerprint))
 
 
@@ -192,8 +200,10 @@ def _dataset_documents(facts: DatasetFacts, fingerprint: str) -> dict[str, Any]:
         "row_digest": facts.job.result.field("row_digest"),
         "reused_material": facts.job.result.field("material"),
         "intent": facts.intent.model_dump(mode="json"),
+        "named_inputs": {topic: one.model_dump(mode="json") for topic, one in named_inputs(facts.request).items()},
         "job": job_document(facts.job),
     }
+    documents["telemetry"] = facts.seen.document()
     return documents
 
 

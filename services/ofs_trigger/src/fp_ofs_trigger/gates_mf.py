@@ -47,9 +47,16 @@ def _trained(facts: TrainFacts) -> tuple[Predicate, ...]:
         _is("reports that do not read back", "; ".join(faults[:3]) or "none", "none", not faults, FAILED),
         _is("result of this request", result.train_request_digest, facts.request.digest,
             result.train_request_digest == facts.request.digest, FAILED),
+        _is("environment lock of the job", _lock_of(result), facts.request.environment_lock_digest,
+            _lock_of(result) in ("not said", facts.request.environment_lock_digest), FAILED),
         *_quality(result, result.summary),
         *_provenance(facts, result),
     )  # fmt: skip
+
+
+def _lock_of(result: MfResult) -> str:
+    """What the job's own process found; a remote job of another kind may say nothing, which its proof cell shows."""
+    return (result.runtime.environment_lock if result.runtime else None) or "not said"
 
 
 def _quality(result: MfResult, summary: EvalReport) -> tuple[Predicate, ...]:

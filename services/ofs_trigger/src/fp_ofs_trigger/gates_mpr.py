@@ -14,6 +14,7 @@ from fp_contracts.phases import PHASES
 from fp_contracts.resolution import Registry, resolve
 from fp_ofs_trigger.corridor import Trail
 from fp_ofs_trigger.members import PARTITIONS, Members
+from fp_ofs_trigger.seen import Seen
 
 PROMOTION, DRILL = PHASES["P15"].blockers
 RTO_S = 900
@@ -24,11 +25,12 @@ _SECOND_US = 1_000_000
 
 @dataclass(frozen=True, slots=True)
 class MprFacts:
-    """P15: the corridor's trail, and what the control log says of window 2."""
+    """P15: the corridor's trail, what the control log says of window 2, and fp.bundle.active as it reads back."""
 
     trail: Trail
     ended: WindowEnded | None
     reconciled: WindowReconciled | None
+    seen: Seen
 
 
 def evaluate_p15(facts: MprFacts) -> Evaluation:
@@ -61,6 +63,7 @@ def _steps(facts: MprFacts) -> Iterator[tuple[Predicate, ...]]:
     yield from _drill(trail)
     yield _resolution(trail)
     yield _window(facts)
+    yield facts.seen.waiting(PROMOTION)
 
 
 def _approval(trail: Trail) -> Predicate:
@@ -167,6 +170,7 @@ def _documents(facts: MprFacts) -> dict[str, Any]:
             "reconciled": facts.reconciled.model_dump(mode="json") if facts.reconciled else None,
             "switches_us": list(trail.times.ascending()) if trail.times else None,
         },
+        "telemetry": facts.seen.document(),
     }  # fmt: skip
 
 

@@ -24,3 +24,4 @@ class OfsTriggerSettings(RuntimeSettings):
     sagemaker_image: str = Field("", description="Image of training jobs, by digest")
     sagemaker_instance: str = Field("ml.m5.large", description="Instance type of training jobs")
     tracking_url: str = Field("", description="MLflow tracking and registry address; empty = no tracker")
+    telemetry_url: str = Field("", description="Where exported telemetry is read back: file of the sink; empty = none")

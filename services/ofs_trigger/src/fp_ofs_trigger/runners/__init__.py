@@ -16,13 +16,17 @@ _NAME = re.compile(r"[0-9a-f]{64}")
 
 
 class Job(NamedTuple):
-    """One job. `request_id` (hex64) is the idempotency key, `module` the job's package, `out_url` its store."""
+    """One job. `request_id` (hex64) is the idempotency key, `module` the job's package, `out_url` its store.
+
+    `failpoints`: what its process arms, for a drill; a runner that cannot hand them over runs it without.
+    """
 
     request_id: str
     module: str
     request: bytes
     out_url: str
     limits: Limits
+    failpoints: str = ""
 
 
 class Progress(NamedTuple):

@@ -20,6 +20,7 @@ import orjson
 from fp_contracts.learning import Outcome
 from fp_ofs_trigger.runners import Ended, Job, Progress, check_id, concluded, limited
 from fp_ofs_trigger.runners.lines import JobOutput
+from fp_runtime.jobrun import ENDPOINT, FAILPOINTS
 
 GRACE_S = 10.0
 POLL_S = 0.1
@@ -33,8 +34,12 @@ class LocalRunner:
 
     name = "local"
 
-    def __init__(self, folder: Path, grace_s: float = GRACE_S, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, folder: Path, grace_s: float = GRACE_S, clock: Callable[[], float] = time.monotonic,
+        otlp_endpoint: str | None = None,
+    ) -> None:  # fmt: skip
         self._folder = folder
+        self._otlp_endpoint = otlp_endpoint
         self._grace_s = grace_s
         self._clock = clock
 
@@ -60,8 +65,10 @@ class LocalRunner:
             sys.executable, "-I", "-S", limited.__file__, str(job.limits.memory_bytes), str(job.limits.cpu_s),
             sys.executable, "-m", job.module, "run", str(home / "request.json"), "--out", job.out_url,
         )  # fmt: skip
+        own = {ENDPOINT: self._otlp_endpoint or "", FAILPOINTS: job.failpoints}
+        env = environment(os.environ) | {name: value for name, value in own.items() if value}
         process = subprocess.Popen(
-            argv, cwd=home, env=environment(os.environ), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+            argv, cwd=home, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
             stderr=subprocess.PIPE, start_new_session=True,
         )  # fmt: skip
         assert process.stdout is not None
