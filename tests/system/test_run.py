@@ -136,14 +136,22 @@ def test_mistakes_are_told_in_one_line(cell: Cell, drilled: dict[str, Any]) -> N
 def test_a_full_run_of_a_world_too_small_to_learn_from_blocks_by_name_and_can_be_resumed(
     cell: Cell, reference: dict[str, str]
 ) -> None:
-    words = ("run", "--world", "tiny", "--scope", "full", "--no-drill", "--approve-as", "reviewer")
-    ended = cell.json(*words, code=3)
+    ended = cell.json("run", "--world", "tiny", "--scope", "full", "--approve-as", "reviewer", code=3)
     states = {row["phase"]: row["state"] for row in ended["phases"]}
     assert [states[phase] for phase in ("P11", "P12", "P13", "P14", "P15", "P16")] == ["PASS"] * 3 + [
         "BLOCKED", "OPEN", "OPEN"
     ]  # fmt: skip
     assert blockers_of(ended, "P14") == {"DFULL-RUN-B14"}
     run = ended["platform_run_id"]
+    built = evidence_of(cell, run, "learning/ofs", "fingerprint")
+    killed, manifest = built["job"]["ended"]["killed"], evidence_of(cell, run, "learning/ofs", "manifest")["document"]
+    assert (killed["outcome"], killed["reason"]) == ("KILLED", "signal 9")
+    assert [(ref["key"], ref["sha256"]) for ref in killed["left"]] == [
+        (file["key"], file["sha256"]) for file in manifest["files"]
+    ]
+    shown = evidence_of(cell, run, "learning/ofs", "telemetry")
+    assert shown["missing"] == []
+    assert {point["attributes"]["job"] for point in shown["points"]} == {shown["subject"]}
     cell.fp("resume", run, "--from", "P14", "--reason", "see that the run is still open")
     again = cell.json("watch", run, "--timeout", "400", code=3)
     (row,) = [row for row in again["phases"] if row["phase"] == "P14"]
@@ -153,6 +161,12 @@ def test_a_full_run_of_a_world_too_small_to_learn_from_blocks_by_name_and_can_be
     assert rehearsed["cells"] == dict.fromkeys(PROOFS, "")
     cell.fp("stop", run, "--reason", "the world is too small to learn from")
     cell.fp("rehearse", run, code=2)
+
+
+def evidence_of(cell: Cell, run: str, folder: str, name: str) -> Any:
+    """A document of a phase's only attempt."""
+    (path,) = (cell.folder / "evidence" / "evidence" / "runs" / run / folder).glob(f"*/{name}.json")
+    return json.loads(path.read_bytes())
 
 
 def blockers_of(ended: dict[str, Any], phase: str) -> set[str]:

@@ -3,6 +3,8 @@
 import os
 import signal
 import socket
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,6 +30,8 @@ from fp_operator.stack.state import StateFolder
 from fp_operator.stack.strays import strays
 from fp_runtime.deadline import until
 from fp_runtime.errors import UserError
+from fp_runtime.telemetry import Metric
+from fp_runtime.telemetry_read import open_telemetry
 
 pytestmark = pytest.mark.stack
 
@@ -281,6 +285,30 @@ def test_telemetry_is_kept_as_lines(small: SmallStack) -> None:
     provider.shutdown()
     lines = small.home / "telemetry" / "otlp.ndjson"
     until(lambda: "a span of this test" in lines.read_text(), 10, "the span is in the file")
+
+
+JOB = """
+import sys
+from fp_runtime import jobrun
+with jobrun.running("fp_ofs", b"request") as runtime:
+    jobrun.show_progress(runtime.instance, "publish", 1, 3)
+    jobrun.show_progress(runtime.instance, "publish", 3, 3)
+    jobrun.show_quality(runtime.instance, {"rows": 90, "frauds": 5})
+    print(runtime.instance)
+"""
+
+
+def test_what_a_job_sends_reads_back_from_the_sink(small: SmallStack) -> None:
+    addresses = up(small.home, environ=small.given, die_with_caller=True, telemetry=True)
+    assert addresses.telemetry_url is not None
+    told = open_telemetry(addresses.telemetry_url, (Metric.JOB_PROGRESS, Metric.JOB_QUALITY))
+    env = {**os.environ, "OTEL_EXPORTER_OTLP_ENDPOINT": str(addresses.otlp_endpoint)}
+    done = subprocess.run([sys.executable, "-c", JOB], env=env, capture_output=True, text=True, check=True, timeout=60)
+    name = done.stdout.strip()
+    points = until(lambda: told.points({"job": name}) or None, 10, "the points are in the file")
+    found = {(str(p.attributes.get("stage") or p.attributes["measure"]), p.value) for p in points}
+    assert found == {("publish", 3), ("rows", 90), ("frauds", 5)}
+    assert told.points({"job": "another"}) == []
 
 
 def test_each_test_gets_a_migrated_database_of_its_own(database: str) -> None:

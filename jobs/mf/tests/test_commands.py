@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from fp_contracts.bundle import MfResult, TrainJob
+from fp_contracts.bundle import CANDIDATE, MfResult, TrainJob, candidate_note, training_key
 from fp_mf import sample, train
 from fp_mf.tracking import MlflowTracker, NoTracker, Record, open_tracker
 from fp_runtime.errors import Unavailable
@@ -45,6 +45,27 @@ def test_a_run_tells_its_progress_and_last_its_result(published: Any, tmp_path: 
     assert result.status == "TRAINED"
     assert result.bundle == published.result.bundle
     assert {"wall_ms", "cpu_ms", "peak_rss_bytes"} < set(result.metrics)
+
+
+def test_a_drill_kills_a_training_once_it_has_fitted_and_the_next_run_gives_the_same_bundle(
+    published: Any, tmp_path: Path
+) -> None:
+    path, out = job_file(tmp_path, published.root, published.request), FileStore(tmp_path / "out")
+    armed = {**os.environ, "FP_FAILPOINTS": "mf.after_fit:kill:1"}
+    killed = subprocess.run(
+        command("run", path, "--out", tmp_path / "out"), env=armed, capture_output=True, timeout=110, check=False
+    )
+    assert killed.returncode == -signal.SIGKILL
+    note = training_key(published.request.digest, CANDIDATE)
+    assert [stored.key for stored in out.list("")] == [note]
+    code, lines, _ = ran("run", path, "--out", tmp_path / "out")
+    result = MfResult.model_validate_json(json.dumps(lines[-1]["result"]))
+    assert (code, result.bundle) == (0, published.result.bundle)
+    assert result.runtime is not None
+    assert result.runtime.package == "fp_mf"
+    assert result.bundle is not None
+    bundle = json.loads(out.get(result.bundle.manifest.key))
+    assert json.loads(out.get(note)) == candidate_note(published.request.digest, bundle["model_sha256"])
 
 
 def test_a_dry_run_writes_nothing(published: Any, tmp_path: Path) -> None:
@@ -147,6 +168,7 @@ def test_mlflow_keeps_a_training_once(tmp_path: Path) -> None:
     assert other.run_id != first.run_id
     assert other.experiment == first.experiment == "fp-mf"
     assert (Path(first.artifact_uri.removeprefix("file://")) / "report.json").read_bytes() == b"{}"
+    assert tracker.read_back(first) == {"ap": 500_001}
 
 
 def test_mlflow_that_is_down_is_unavailable() -> None:
@@ -156,4 +178,5 @@ def test_mlflow_that_is_down_is_unavailable() -> None:
 
 def test_no_tracker_says_that_it_keeps_nothing() -> None:
     assert isinstance(open_tracker(None), NoTracker)
-    assert open_tracker(None).log(RECORD).tracker == "none"
+    kept = open_tracker(None).log(RECORD)
+    assert (kept.tracker, open_tracker(None).read_back(kept)) == ("none", {})

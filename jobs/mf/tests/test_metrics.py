@@ -129,6 +129,15 @@ def test_drift_is_nothing_on_the_same_rows_and_much_on_others() -> None:
     assert drift.stability(reference, ("c",), features[:, :1], scores) == {"score": 0}
 
 
+def test_the_drift_alarm_rings_for_the_feature_that_was_moved_and_not_without() -> None:
+    draw = np.random.default_rng(4)
+    features, scores = np.column_stack([draw.integers(0, 3, 2_000), draw.normal(size=2_000)]), draw.random(2_000)
+    found = drift.trial(("few", "many"), features, scores)
+    assert (found["moved"], found["rows"], found["mark_ppm"]) == ("many", 1_000, drift.MOVED_PPM)
+    assert (found["undrifted"]["alarm"], found["drifted"]["alarm"]) == ([], ["many"])
+    assert drift.alarm({"a": drift.MOVED_PPM, "b": drift.MOVED_PPM - 1}) == ["a"]
+
+
 def test_drift_by_hand() -> None:
     reference = {"columns": {"a": {"edges": ["0.5"], "shares_ppm": [800_000, 200_000]}}}
     found = drift.stability(reference, ("a",), np.array([[0.0], [1.0]]), np.zeros(2))

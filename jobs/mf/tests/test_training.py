@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from fp_contracts.bundle import DatasetRef, MfResult
+from fp_contracts.bundle import CANDIDATE, DatasetRef, MfResult, training_key
 from fp_contracts.canonical import parse_strict
 from fp_contracts.control import EvidenceRef
 from fp_mf import sample
@@ -124,6 +124,15 @@ def test_a_training_cut_short_is_run_again_to_the_same_bytes(
     assert not any(key.endswith("result.json") for key in contents(cut))
     assert run(sample.request(dataset), cut, silent).status == "TRAINED"
     assert contents(cut) == contents(whole)
+
+
+def test_a_run_that_fits_another_model_than_the_run_before_is_refused(dataset: DatasetRef, places: Make) -> None:
+    made, request = places(), sample.request(dataset)
+    made.out.put(training_key(request.digest, CANDIDATE), b'{"model_sha256":"another"}')
+    result = run(request, made, silent)
+    assert (result.status, result.blockers[0].code) == ("BLOCKED", "DFULL-RUN-B14")
+    assert "fitted another model" in result.reasons[0]
+    assert not list(made.out.list("bundles/"))
 
 
 def test_a_dry_run_examines_and_puts_nothing(dataset: DatasetRef, places: Make) -> None:

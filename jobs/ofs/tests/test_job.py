@@ -112,6 +112,33 @@ def test_a_killed_build_ends_in_the_same_bytes(kit: Any, stage: str) -> None:
     assert bench.files() == whole.files()
 
 
+def test_a_drill_kills_a_build_once_its_rows_are_put_and_the_next_run_gives_the_same_bytes(kit: Any) -> None:
+    whole, bench = kit.bench(), kit.bench()
+    wanted = whole.build()
+    command = [sys.executable, "-m", "fp_ofs", "run", written(bench), "--out", str(bench.root / "out")]
+    armed = {**os.environ, "FP_FAILPOINTS": "ofs.after_rows:kill:1"}
+    killed = subprocess.run(command, env=armed, capture_output=True, check=False, timeout=SECONDS)
+    assert killed.returncode == -signal.SIGKILL
+    left = bench.files()
+    assert any("/rows/" in key for key in left)
+    assert not any(key.endswith("manifest.json") for key in left)
+    again = bench.build()
+    assert again.row_digest == wanted.row_digest
+    assert bench.files() == whole.files()
+    assert left.items() <= bench.files().items()
+
+
+def test_a_result_says_what_ran_what_it_read_and_what_it_found(kit: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    bench = kit.bench()
+    code, lines = ran(capsys, "run", written(bench), "--out", str(bench.root / "out"))
+    result = OfsResult.model_validate_json(orjson.dumps(lines[-1]["result"]))
+    assert code == 0
+    assert result.runtime is not None
+    assert (result.runtime.package, result.runtime.instance.rpartition("-")[2]) == ("fp_ofs", str(os.getpid()))
+    assert 0 < sum(one.objects for one in result.inputs.values()) <= result.metrics["archive_objects"]
+    assert {"fp.bus.traffic.fraud.v1", "fp.bus.rtdl.v1", "fp.bus.labels.events.v1"} <= set(result.inputs)
+
+
 def test_sigterm_cancels_cleanly(kit: Any) -> None:
     bench = kit.bench()
     process = started(bench)

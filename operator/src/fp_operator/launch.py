@@ -41,13 +41,7 @@ class Planned:
     scenario: str
     world: WorldManifest
     config: RunConfig
-    drill: str | None
-    job_drills: tuple[str, ...] = ()
-
-    @property
-    def drills(self) -> tuple[str, ...]:
-        """Everything that is to be killed."""
-        return (*((self.drill,) if self.drill else ()), *self.job_drills)
+    drills: tuple[str, ...]
 
 
 def ready_environment(folder: Path, on_step: OnStep, actor: str = "operator", reason: str = "") -> Environment:
@@ -69,8 +63,7 @@ def plan(environment: Environment, order: Order) -> Planned:
     )  # fmt: skip
     return Planned(
         order.run or pinning.new_run_id(), order.scenario or pinning.new_scenario_id(), world, config,
-        drill_spec(world.rows) if order.drill else None,
-        JOB_DRILLS if order.drill and order.scope == "full" else (),
+        drills_of(order, world.rows),
     )  # fmt: skip
 
 
@@ -81,6 +74,13 @@ def start(environment: Environment, planned: Planned, actor: str, reason: str = 
     )  # fmt: skip
     project.remember_latest(environment.state_dir, planned.run, "")
     return pinned
+
+
+def drills_of(order: Order, rows: int) -> tuple[str, ...]:
+    """What an order has killed: one rtdl member, in scope full the two learning jobs as well; nothing undrilled."""
+    if not order.drill:
+        return ()
+    return (drill_spec(rows), *(JOB_DRILLS if order.scope == "full" else ()))
 
 
 def drill_spec(rows: int) -> str:

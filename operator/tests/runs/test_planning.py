@@ -36,6 +36,16 @@ def test_the_drill_comes_at_a_turn_that_the_stream_reaches(rows: int, turns: int
     assert launch.drill_spec(rows) == f"rtdl-1:rtdl.before_publish:kill:{turns}"
 
 
+@pytest.mark.parametrize(
+    ("scope", "drill", "killed"),
+    [("full", True, ["rtdl-1", "fp_ofs", "fp_mf"]), ("spine", True, ["rtdl-1"]), ("full", False, [])],
+)
+def test_a_drilled_full_run_kills_a_member_and_both_jobs(scope: str, drill: bool, killed: list[str]) -> None:
+    drills = launch.drills_of(launch.Order(scope=scope, drill=drill), 25_000)
+    assert [spec.partition(":")[0] for spec in drills] == killed
+    assert all(len(spec.split(":")) == 4 for spec in drills)
+
+
 def test_fresh_ids_are_well_formed() -> None:
     assert is_run_id(pinning.new_run_id())
     assert is_run_id(pinning.new_run_id("tiny"))

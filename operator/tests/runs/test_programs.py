@@ -1,5 +1,6 @@
 """Every process of the mesh gets its own name, role and ports, and no other's password."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from fp_contracts.services import instances
@@ -32,3 +33,18 @@ def test_ports_are_given_once_and_a_new_build_is_a_new_program() -> None:
     given = [value for program in PROGRAMS for key, value in program.env.items() if key.endswith("_PORT")]
     assert len(given) == len(set(given))
     assert all(program.env[BUILD] == "b" for program in PROGRAMS)
+
+
+def test_the_embedded_sink_hears_what_is_read_back_and_a_collector_of_ones_own_hears_all() -> None:
+    names = {name: 100 + n for n, name in enumerate(PORTS)}
+
+    def heard(telemetry_url: str | None) -> dict[str, dict[str, str]]:
+        found = replace(ADDRESSES, otlp_endpoint="http://h:4", telemetry_url=telemetry_url)
+        programs = make_programs(found, Path("/state"), names, lambda role: role, {BUILD: "b"}, "file:///t")
+        return {program.name: dict(program.env) for program in programs if "FP_OTLP_ENDPOINT" in program.env}
+
+    assert heard("file:///s").keys() == {"df-0", "ofs_trigger-0"}
+    assert heard("file:///s")["ofs_trigger-0"]["FP_TELEMETRY_URL"] == "file:///s"
+    assert heard("file:///s")["ofs_trigger-0"]["FP_TRACKING_URL"] == "file:///t"
+    assert heard(None).keys() == set(instances(MEMBERS, WRITERS))
+    assert "FP_TELEMETRY_URL" not in heard(None)["ofs_trigger-0"]

@@ -199,6 +199,22 @@ def test_a_request_id_names_no_other_folder(jobs: Jobs, name: str) -> None:
         LocalRunner(jobs.folder).run(Job(name, "x", b"", "", LIMITS), jobs.seen.append, jobs.cancel.is_set)
 
 
+def test_a_job_is_told_of_failpoints_and_of_the_collector_only_when_there_are_any(tmp_path: Path) -> None:
+    names = ("FP_FAILPOINTS", "OTEL_EXPORTER_OTLP_ENDPOINT")
+    say = f"print(json.dumps({{'result': {{n: os.environ.get(n) for n in {names}}}}}))"
+    found = []
+    for request_id, endpoint, failpoints in (("b" * 64, "http://h:1", "ofs.after_rows:kill:1"), ("c" * 64, None, "")):
+        home = tmp_path / request_id
+        home.mkdir()
+        (home / "job_code.py").write_text(f"import json, os\n{say}\n")
+        job = Job(request_id, "job_code", b"{}", "file:///out", LIMITS, failpoints)
+        found.append(LocalRunner(tmp_path, otlp_endpoint=endpoint).run(job, lambda _: None, lambda: False).result)
+    assert found == [
+        {"FP_FAILPOINTS": "ofs.after_rows:kill:1", "OTEL_EXPORTER_OTLP_ENDPOINT": "http://h:1"},
+        {"FP_FAILPOINTS": None, "OTEL_EXPORTER_OTLP_ENDPOINT": None},
+    ]
+
+
 def test_a_job_inherits_no_settings_of_the_service() -> None:
     given = {"FP_PG_DSN": "secret", "PATH": "/bin", "AWS_REGION": "eu-west-2", "MLFLOW_TRACKING_TOKEN": "t", "X": "y"}
     found = environment(given)

@@ -37,5 +37,6 @@ class JobRuntime(Closed):
 
 def inputs_of(objects: Iterable[tuple[str, tuple[str, int]]]) -> InputsRead:
     """Of distinct objects given as (key, (sha256, size))."""
-    found = sorted([key, sha256, size] for key, (sha256, size) in objects)
-    return InputsRead(objects=len(found), size=sum(size for _, _, size in found), digest=digest_of(found))
+    found = sorted((key, sha256, size) for key, (sha256, size) in objects)
+    size = sum(size for _, _, size in found)
+    return InputsRead(objects=len(found), size=size, digest=digest_of([list(one) for one in found]))

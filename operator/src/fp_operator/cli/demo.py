@@ -45,7 +45,7 @@ def _run(environment: Environment, order: Order, timeout_s: float) -> _Run:
     """One watched run: (id, fingerprints, exit code)."""
     screen = console()
     planned = launch.plan(environment, order)
-    screen.print(f"run {planned.run}: {planned.world.rows:,} payments, drill {planned.drill or 'none'}")
+    screen.print(f"run {planned.run}: {planned.world.rows:,} payments, drills {', '.join(planned.drills) or 'none'}")
     pinned = launch.start(environment, planned, order.actor)
     with board.watching(screen) as see:
         approver = REVIEWER if order.scope == "full" else None

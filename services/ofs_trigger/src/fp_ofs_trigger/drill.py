@@ -64,6 +64,7 @@ def drilled(
 
 def standing(store: EvidenceStore, phase: str, request: bytes) -> dict[str, EvidenceRef]:
     """See Standing. Objects of other jobs in the same folders are among them."""
+    prefixes: tuple[str, ...]
     if phase == "P14":
         digest = TrainJob.model_validate_json(request).request.digest
         prefixes = (training_key(digest, ""), f"{BUNDLES}/")
