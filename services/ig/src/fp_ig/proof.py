@@ -1,7 +1,7 @@
 """Gathering what P4 and P7 judge: live probes of the own endpoint, and topics and tables read back."""
 
 import secrets
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from typing import Protocol
@@ -65,7 +65,7 @@ class Preflight:
         try:
             with closing(self._bus.admin()) as admin:
                 topics = admin.describe()
-            canaries = [self._canary(state.platform_run_id, topic) for topic in INGRESS if topic in topics]
+            canaries = self._canaries(state.platform_run_id, [topic for topic in INGRESS if topic in topics])
         except Unavailable as down:
             log.warning("preflight cannot ask the bus", reason=str(down))
         with httpx.Client(base_url=self._url, timeout=5.0) as client:
@@ -87,17 +87,20 @@ class Preflight:
         yield "other run", 403, issue(self._keys, good.model_copy(update={"run": _OTHER_RUN}))
         yield "good", 200, issue(self._keys, good)
 
-    def _canary(self, run: str, topic: str) -> Canary:
-        """Produce one canary and consume it at its offset; it has no sequence and no frontier."""
+    def _canaries(self, run: str, topics: Sequence[str]) -> list[Canary]:
+        """Produce one canary each and consume it at its offset; it has no sequence and no frontier."""
         header = pack(Header(Kind.CANARY, run_tag(run), self._writer, 0, 0))
-        body = trusted_bytes({"writer": self._writer, "nonce": secrets.token_hex(16)})
+        bodies = {
+            topic: trusted_bytes({"writer": self._writer, "nonce": secrets.token_hex(16)}) for topic in topics
+        }  # fmt: skip
         with closing(self._bus.producer()) as producer:
-            offset = producer.publish([Out(topic, 0, b"", body, header)])[0].offset
-        if offset is None:
-            return Canary(topic, 0, None, read_back=False)
+            deliveries = producer.publish([Out(topic, 0, b"", body, header) for topic, body in bodies.items()])
+        offsets = {topic: delivery.offset for topic, delivery in zip(topics, deliveries, strict=True)}
+        starts = {(topic, 0): offset for topic, offset in offsets.items() if offset is not None}
         with closing(self._bus.consumer()) as consumer:
-            records = read_back(consumer, {(topic, 0): offset}, {(topic, 0): offset + 1})
-            return Canary(topic, 0, offset, read_back=any(record.value == body for record in records))
+            records = read_back(consumer, starts, {place: offset + 1 for place, offset in starts.items()})
+            found = {record.topic for record in records if record.value == bodies[record.topic]}
+        return [Canary(topic, 0, offsets[topic], read_back=topic in found) for topic in topics]
 
 
 def _status(client: httpx.Client, method: str, path: str, token: str | None) -> int:
