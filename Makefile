@@ -5,8 +5,9 @@ UV := .tools/bin/uv
 BIN := .venv/bin
 export UV_PYTHON_DOWNLOADS = never
 export UV_PYTHON = $(PYTHON)
+SCOPE ?= full
 # Byte code of what the processes import, once: every later start takes half the time.
-WARM := import importlib; [importlib.import_module('fp_' + name + '.__main__') for name in '$(notdir $(wildcard services/*))'.split()]; import fp_operator.cli.app
+WARM := import importlib; [importlib.import_module('fp_' + name + '.__main__') for name in '$(notdir $(wildcard services/*))'.split()]; import fp_operator.cli.app, fp_ofs.build, fp_ofs.pictures, fp_mf.job, fp_mf.pictures; import xgboost, sklearn.metrics
 
 .DEFAULT_GOAL := help
 
@@ -29,8 +30,8 @@ $(UV):
 install: .venv/.synced ## Install everything the lock names into .venv
 
 .PHONY: demo
-demo: install ## Start the embedded stack, run the sample world from pin to verdict, print the result
-	@$(BIN)/fp demo
+demo: install ## Start the embedded stack, run the sample world from pin to verdict; SCOPE=spine is quick, FRESH=1 runs all anew
+	@$(BIN)/fp demo --scope $(SCOPE) $(if $(FRESH),--fresh)
 
 .PHONY: test
 test: install ## Run the whole test suite against real servers (embedded)

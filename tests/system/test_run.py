@@ -179,6 +179,9 @@ def test_a_service_of_each_kind_killed_in_mid_run_changes_nothing(cell: Cell, re
     cell.fp("run", "--world", "tiny", "--no-drill", "--pace", "150", "--detach")
     run = json.loads((cell.folder / "latest.json").read_text())["platform_run_id"]
     until(lambda: state_of(cell, run, "P5") == "PASS" or None, 240, "the stream begins", interval_s=0.5)
+    second = subprocess.run([FP, "demo"], env=cell.env, capture_output=True, text=True, timeout=120)
+    assert second.returncode == 2
+    assert f"run {run}: is open" in second.stderr.replace("\n", " ")
     supervisor = Supervisor(cell.folder)
     for name in KILLED:
         pid = supervisor.pid(name)

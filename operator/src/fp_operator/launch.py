@@ -1,5 +1,6 @@
 """Starting a run: the world it replays, the drill it carries, the pin; and whether the services are there for it."""
 
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,7 +10,9 @@ from fp_operator import mesh, pinning, project, runplan, substrate
 from fp_operator.pinning import Pinned
 from fp_operator.stack import OnStep
 from fp_operator.substrate import Environment
+from fp_runtime import openrun
 from fp_runtime.errors import UserError
+from fp_runtime.postgres import connect
 from fp_wsp.world import WorldManifest
 
 DRILLED, DRILL_AT = "rtdl-1", "rtdl.before_publish"
@@ -68,7 +71,12 @@ def plan(environment: Environment, order: Order) -> Planned:
 
 
 def start(environment: Environment, planned: Planned, actor: str, reason: str = "") -> Pinned:
-    """Ask sr for the run. UserError when another one is open."""
+    """Ask sr for the run. UserError when another one is open: sr would block it, and it would stand in the way."""
+    with closing(connect(environment.settings().pg_dsn, "fp-run")) as conn:
+        other = openrun.find(conn)
+    if other is not None:
+        run = other.platform_run_id
+        raise UserError(f"run {run}", "is open, and one goes at a time", f"fp watch {run}, or fp stop {run} --reason …")
     pinned = pinning.request(
         environment, planned.run, planned.scenario, planned.config, actor, planned.drills, reason
     )  # fmt: skip

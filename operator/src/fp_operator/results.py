@@ -6,12 +6,14 @@ import orjson
 
 from fp_contracts.control import EvidenceRef
 from fp_contracts.fold import RunState
+from fp_contracts.proofs import LANES, PROOFS
 from fp_contracts.windows import SECOND
 from fp_runtime import evidence
 from fp_runtime.errors import UserError
 from fp_runtime.evidence import EvidenceBroken, EvidenceMissing, EvidenceStore
 
 _SUFFIX = "_fingerprint"
+WINDOW_2 = "window 2: "
 
 
 def document(store: EvidenceStore, state: RunState, phase: str, name: str) -> dict[str, Any] | None:
@@ -36,7 +38,15 @@ def equations(store: EvidenceStore, state: RunState) -> list[dict[str, Any]]:
     later = state.reconciled.get(SECOND)
     again = _read(store, later.report_ref)["equations"] if later is not None else []
     own = list(found["equations"]) if found else []
-    return own + [{**equation, "name": f"window 2: {equation['name']}"} for equation in again]
+    return own + [{**equation, "name": f"{WINDOW_2}{equation['name']}"} for equation in again]
+
+
+def proofs(store: EvidenceStore, state: RunState) -> dict[str, dict[str, str]]:
+    """lane -> proof -> PASS or OPEN, of P16's six-proof matrix; empty before it was made."""
+    found = document(store, state, "P16", "proof_matrix")
+    if found is None:
+        return {}
+    return {lane: {proof: str(found["lanes"][lane][proof]["state"]) for proof in PROOFS} for lane in LANES}
 
 
 def fingerprints(store: EvidenceStore, state: RunState) -> dict[str, str]:

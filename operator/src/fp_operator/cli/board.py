@@ -11,7 +11,7 @@ from rich.text import Text
 
 from fp_contracts.fold import RunState
 from fp_contracts.phases import ORDER
-from fp_operator import status
+from fp_operator import results, status
 from fp_operator.cli.output import coloured, phase_table
 from fp_operator.corridor import standing
 from fp_operator.following import Moment
@@ -80,6 +80,42 @@ class Lines:
         self._standing = where
 
 
+def _equations(equations: Sequence[Mapping[str, Any]]) -> Table:
+    """One row per equation, both sides of each window: window 2 counts on from where window 1 was counted."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("equation")
+    sides: dict[str, dict[bool, Mapping[str, Any]]] = {}
+    for equation in equations:
+        name = str(equation["name"])
+        sides.setdefault(name.removeprefix(results.WINDOW_2), {})[name.startswith(results.WINDOW_2)] = equation
+    windows = sorted({later for found in sides.values() for later in found})
+    for later in windows:
+        table.add_column("window 2" if later else "window 1" if len(windows) > 1 else "both sides", justify="right")
+    for name, found in sides.items():
+        table.add_row(name, *(_both_sides(found.get(later)) for later in windows))
+    return table
+
+
+def _both_sides(equation: Mapping[str, Any] | None) -> str:
+    if equation is None:
+        return ""
+    mark = "[green]ok[/green]" if equation["ok"] else "[red]NO[/red]"
+    return f"{equation['left']:,} = {equation['right']:,} {mark}"
+
+
+def print_proofs(console: Console, proofs: Mapping[str, Mapping[str, str]]) -> None:
+    """The six-proof matrix of P16, one row per lane; nothing before it was made."""
+    if not proofs:
+        return
+    names = list(next(iter(proofs.values())))
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in ("proofs of", *names):
+        table.add_column(heading.replace("_", " "))
+    for lane, cells in proofs.items():
+        table.add_row(lane, *(coloured(cells[name]) for name in names))
+    console.print(table)
+
+
 def _phase_line(moment: Moment, phase: str) -> str:
     row = status.phase_row(moment.state, phase)
     checks = f"  {row['checks']['ok']}/{row['checks']['of']} checks" if row["checks"]["of"] else ""
@@ -91,9 +127,8 @@ def print_end(console: Console, state: RunState, equations: Sequence[Mapping[str
     """The phase table, the equations with both sides, the verdict."""
     document = status.document(state)
     console.print(phase_table(document["phases"]))
-    for equation in equations:
-        mark = "[green]ok[/green]" if equation["ok"] else "[red]NO[/red]"
-        console.print(f"  {mark}  {equation['name']}: {equation['left']} = {equation['right']}")
+    if equations:
+        console.print(_equations(equations))
     final = "" if document["final"] else " (not final)"
     console.print(
         f"\nspine {coloured(document['spine_verdict'])}   platform {coloured(document['verdict'])}{final}"

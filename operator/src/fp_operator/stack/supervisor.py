@@ -136,16 +136,17 @@ class Supervisor:
     def shutdown(self, timeout_s: float = 90) -> None:
         """Stop every program in reverse order of priority, then the supervisor; returns when its process is gone."""
         self._await_exec(*self.states())
-        pid = self._daemon_pid()
+        pid = self.daemon_pid()
         self._order(lambda rpc: rpc.supervisor.shutdown())
         until(lambda: not _lives(pid), timeout_s, "supervisord has ended")
 
-    def _daemon_pid(self) -> int:
+    def daemon_pid(self) -> int:
+        """The supervisor's own process id; SupervisorDown."""
         return int(self._order(lambda rpc: rpc.supervisor.getPID()))
 
     def _await_exec(self, *names: str) -> None:
         """Between fork and exec a child still has supervisord's handlers, and would swallow a signal."""
-        states, daemon = self.states(), _command_line(self._daemon_pid())
+        states, daemon = self.states(), _command_line(self.daemon_pid())
         pids = [states[name].pid for name in names if name in states and states[name].pid]
         until(lambda: all(_command_line(pid) != daemon for pid in pids), 30, "every program has been executed")
 
