@@ -1,4 +1,4 @@
-"""The two buses under one suite: `env` is a bus in memory, then (marker `stack`) a real Kafka."""
+"""The buses under one suite: `env` is one in memory, then (marker `stack`) a real Kafka with each producer."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -12,6 +12,7 @@ from confluent_kafka.admin import AdminClient
 from fp_contracts.topics import AUDIT, CONTROL, RTDL, TOPICS
 from fp_runtime import kafka
 from fp_runtime.bus import Admin, Consumer, Lookup, Producer, physical
+from fp_runtime.kafka_rounds import open_rounds
 from fp_runtime.memory import MemoryBus
 from fp_runtime.settings import RuntimeSettings
 
@@ -49,10 +50,14 @@ def kafka_settings(stack: Stack, topic_prefix: str) -> RuntimeSettings:
     return settings
 
 
-@pytest.fixture(params=["memory", pytest.param("kafka", marks=pytest.mark.stack)])
+@pytest.fixture(params=["memory", *(pytest.param(name, marks=pytest.mark.stack) for name in ("kafka", "rounds"))])
 def env(request: pytest.FixtureRequest) -> Iterator[Env]:
     """The bus of this parameter; everything opened through it is closed at the end."""
-    made = _memory() if request.param == "memory" else _kafka(request.getfixturevalue("kafka_settings"))
+    if request.param == "memory":
+        made = _memory()
+    else:
+        make = kafka.open_producer if request.param == "kafka" else open_rounds
+        made = _kafka(request.getfixturevalue("kafka_settings"), make)
     opened: list[Consumer | Producer | Admin] = []
 
     def keep(client: Consumer | Producer | Admin) -> Consumer | Producer | Admin:
@@ -76,7 +81,7 @@ def _memory() -> Env:
     return Env(bus.consumer, bus.producer, bus.admin, bus.trim, bus.lookup)
 
 
-def _kafka(settings: RuntimeSettings) -> Env:
+def _kafka(settings: RuntimeSettings, make: Callable[[RuntimeSettings], Producer]) -> Env:
     def trim(topic: str, partition: int, before: int) -> None:
         client = AdminClient({"bootstrap.servers": settings.kafka_bootstrap})
         futures = client.delete_records([TopicPartition(physical(settings.topic_prefix, topic), partition, before)])
@@ -85,7 +90,7 @@ def _kafka(settings: RuntimeSettings) -> Env:
 
     return Env(
         partial(kafka.open_consumer, settings),
-        partial(kafka.open_producer, settings),
+        partial(make, settings),
         partial(kafka.open_admin, settings),
         trim,
         partial(kafka.lookup, settings),

@@ -1,4 +1,4 @@
-"""A stage's poll comes at most once per gathering time, unless the poll before was full."""
+"""A stage's poll waits for the rest of a wave behind its first record, unless it is full."""
 
 from typing import Any, cast
 
@@ -40,10 +40,11 @@ class Message:
 
 
 class Client:
-    """Hands out what waits; nothing else of the client is used by `poll`."""
+    """Hands out what waits; `later` arrives while somebody sleeps. Nothing else of the client is used by `poll`."""
 
-    def __init__(self, waiting: int) -> None:
+    def __init__(self, waiting: int, later: int = 0) -> None:
         self.waiting = [Message(offset) for offset in range(waiting)]
+        self.later = [Message(offset) for offset in range(waiting, waiting + later)]
 
     def poll(self, _timeout_s: float) -> Message | None:
         return self.waiting.pop(0) if self.waiting else None
@@ -64,32 +65,40 @@ def slept() -> list[float]:
     return []
 
 
-def consumer(client: Client, slept: list[float], now_s: list[float]) -> KafkaConsumer:
+def consumer(client: Client, slept: list[float], gather_s: float = GATHER_S) -> KafkaConsumer:
     def sleep(seconds: float) -> None:
         slept.append(seconds)
-        now_s[0] += seconds
+        client.waiting += client.later
+        client.later = []
 
-    made = KafkaConsumer(cast(Any, client), "", FatalWatch(), GATHER_S, lambda: now_s[0], sleep)
+    made = KafkaConsumer(cast(Any, client), "", FatalWatch(), gather_s, sleep)
     made.assign({("t", 0): 0})
     return made
 
 
-def test_a_poll_soon_after_one_that_did_not_fill_up_waits_for_the_rest_of_the_time(slept: list[float]) -> None:
-    now_s = [0.0]
-    reader = consumer(Client(3), slept, now_s)
-    assert len(reader.poll(2, 0)) == 2
-    assert len(reader.poll(2, 0)) == 1  # the first was full: no wait
+def offsets(reader: KafkaConsumer, most: int) -> list[int]:
+    return [record.offset for record in reader.poll(most, 0)]
+
+
+def test_a_poll_waits_once_behind_its_first_record_and_takes_what_came_meanwhile(slept: list[float]) -> None:
+    reader = consumer(Client(2, later=3), slept)
+    assert offsets(reader, 10) == [0, 1, 2, 3, 4]
+    assert slept == [GATHER_S]
+
+
+def test_a_full_poll_and_an_empty_one_do_not_wait(slept: list[float]) -> None:
+    reader = consumer(Client(3), slept)
+    assert offsets(reader, 3) == [0, 1, 2]
+    assert offsets(reader, 3) == []
     assert slept == []
-    now_s[0] = 0.005
-    reader.poll(2, 0)
-    assert slept == [pytest.approx(GATHER_S - 0.005)]
 
 
-def test_a_late_poll_and_one_after_an_empty_one_do_not_wait(slept: list[float]) -> None:
-    now_s = [0.0]
-    reader = consumer(Client(1), slept, now_s)
-    assert len(reader.poll(2, 0)) == 1
-    now_s[0] = GATHER_S
-    assert reader.poll(2, 0) == []
-    assert reader.poll(2, 0) == []
+def test_no_more_than_asked_comes_of_both_halves_together(slept: list[float]) -> None:
+    reader = consumer(Client(2, later=5), slept)
+    assert offsets(reader, 4) == [0, 1, 2, 3]
+    assert offsets(reader, 4) == [4, 5, 6]
+
+
+def test_without_a_gathering_time_nobody_waits(slept: list[float]) -> None:
+    assert offsets(consumer(Client(1, later=1), slept, 0.0), 4) == [0]
     assert slept == []

@@ -256,6 +256,21 @@ def test_lanes_that_come_together_are_taken_together(gateway: Gateway) -> None:
     assert gateway.intake.take(0, gather=2, gather_s=0.001) == [alone], "nobody else came in time"
 
 
+def test_lanes_whose_requests_are_being_read_are_waited_for_a_little(gateway: Gateway) -> None:
+    first, second = Batch(0, 1, [], F, "wsp"), Batch(1, 1, [], F, "wsp")
+    taken: list[Batch] = []
+    taker = threading.Thread(target=lambda: taken.extend(gateway.intake.take(10, gather=6, gather_s=0.0)))
+    with gateway.intake.expecting():
+        assert gateway.intake.offer(first)
+        taker.start()
+        assert gateway.intake.offer(second)
+    taker.join(10)
+    assert taken == [first, second]
+    with gateway.intake.expecting():
+        assert gateway.intake.offer(alone := Batch(2, 1, [], F, "wsp"))
+        assert gateway.intake.take(10, gather=6) == [alone], "a sender that hangs holds nobody up"
+
+
 def test_the_intake_is_bounded(gateway: Gateway) -> None:
     for n in range(8):
         gateway.offer(0, n + 1, [])

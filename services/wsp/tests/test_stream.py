@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from copy import deepcopy
+from functools import partial
 from itertools import pairwise
 from typing import cast
 
@@ -262,13 +263,13 @@ def test_the_pace_rises_on_ticks_only_and_for_all_lanes_alike() -> None:
     clock, feed = Clock(), Head()
     pace = Pace(1_000, clock)
     assert pace.up_to(feed) == 0
-    clock.now_s += 0.024
+    clock.now_s += 0.049
     assert (pace.up_to(feed), round(pace.next_tick_s(), 4)) == (0, 0.001)
     clock.now_s += 0.006
-    assert [pace.up_to(feed), pace.up_to(feed)] == [30, 30]
-    feed.at = 30
-    clock.now_s += 0.025
-    assert pace.up_to(feed) == 55
+    assert [pace.up_to(feed), pace.up_to(feed)] == [55, 55]
+    feed.at = 55
+    clock.now_s += 0.06
+    assert pace.up_to(feed) == 115
     assert (Pace(0, clock).up_to(feed), Pace(0, clock).next_tick_s()) == (None, float("inf"))
 
 
@@ -317,6 +318,15 @@ def test_a_lane_flat_out_waits_for_a_share_while_others_fly(
         pool.batches.clear()
         stream._launch(cast(ThreadPoolExecutor, pool), lanes - {done.lane}, lambda: False)
         assert all(len(batch.lines) >= 10 or not waiting for batch in pool.batches if batch.lane != bench.config.lanes)
+
+
+def test_paced_lanes_go_together_or_not_at_all(make_bench: Callable[[], Bench]) -> None:
+    bench, pool = make_bench(), Pool()
+    stream, adjudicator = bench.stream(pace_per_s=1_000_000), bench.config.lanes
+    stream._pace._up_to = 1e9
+    go = partial(stream._launch, cast(ThreadPoolExecutor, pool))
+    assert go({1}, lambda: False) == {}, "one lane has no answer yet"
+    assert sorted(go({adjudicator}, lambda: False).values()) == list(range(adjudicator))
 
 
 def test_the_adjudication_lane_without_lines_is_told_of_large_rises_only(make_bench: Callable[[], Bench]) -> None:

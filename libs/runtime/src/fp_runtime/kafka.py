@@ -18,8 +18,8 @@ from fp_runtime.kafka_producer import KafkaProducer
 from fp_runtime.settings import RuntimeSettings
 
 REQUEST_TIMEOUT_S = 10.0
-_MAX_CONSUME = 500
-_GATHER_S = {FetchProfile.LOW_LATENCY: 0.02, FetchProfile.GATHERED: 0.1}
+_MAX_CONSUME = 2_000
+_GATHER_S = {FetchProfile.LOW_LATENCY: 0.01, FetchProfile.GATHERED: 0.1}
 
 
 def open_consumer(
@@ -85,7 +85,7 @@ def _log_failed_commit(error: KafkaError | None, _offsets: list[TopicPartition])
 
 
 class KafkaConsumer:
-    """bus.Consumer on Kafka. What a stage pays per turn is paid at most once per `gather_s`, or per full poll."""
+    """bus.Consumer on Kafka. A poll that is not full waits `gather_s` behind its first record."""
 
     def __init__(
         self,
@@ -93,16 +93,13 @@ class KafkaConsumer:
         prefix: str,
         fatal: FatalWatch,
         gather_s: float = 0.0,
-        clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._client = client
         self._prefix = prefix
         self._fatal = fatal
         self._gather_s = gather_s
-        self._clock = clock
         self._sleep = sleep
-        self._next_poll_at = float("-inf")
         self._logical: dict[str, str] = {}
         self._assigned: frozenset[bus.TopicPartition] = frozenset()
 
@@ -119,18 +116,19 @@ class KafkaConsumer:
     def poll(self, max_records: int, timeout_s: float) -> list[Record]:
         """See bus.Consumer; raises also Unavailable for a broker's refusal and BusBroken."""
         self._fatal.check()
-        early_s = self._next_poll_at - self._clock()
-        if early_s > 0:
-            self._sleep(early_s)
         first = self._client.poll(timeout_s)
         if first is None:
             return []
-        messages = [first]
-        if max_records > 1:
-            messages += self._client.consume(min(max_records - 1, _MAX_CONSUME), 0)
-        if len(messages) < min(max_records, _MAX_CONSUME):
-            self._next_poll_at = self._clock() + self._gather_s
+        most = min(max_records, _MAX_CONSUME)
+        messages = [first, *self._more(most - 1)]
+        if len(messages) < most and self._gather_s:
+            self._sleep(self._gather_s)
+            messages += self._more(most - len(messages))
         return _records(messages, self._logical)
+
+    def _more(self, at_most: int) -> list[Any]:
+        """What the client holds already."""
+        return self._client.consume(at_most, 0) if at_most > 0 else []
 
     def ends(self, tps: Iterable[bus.TopicPartition]) -> dict[bus.TopicPartition, int]:
         """See bus.Consumer; one request per broker. Raises Unavailable."""

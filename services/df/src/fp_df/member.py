@@ -24,7 +24,8 @@ from fp_df.settings import DfSettings
 from fp_runtime.bus import FetchProfile
 from fp_runtime.controllog import Event
 from fp_runtime.evidence import open_store
-from fp_runtime.kafka import open_consumer, open_producer
+from fp_runtime.kafka import open_consumer
+from fp_runtime.kafka_rounds import open_rounds
 from fp_runtime.participant import Evaluate, Participant
 from fp_runtime.postgres import connect
 from fp_runtime.process import Process
@@ -96,7 +97,7 @@ def act(settings: DfSettings, catalogue: Catalogue, shared: ActShared, process: 
     plan = plan_of(state.header, catalogue)
     conn = connect(settings.pg_dsn, f"{settings.instance}/data")
     consumer = open_consumer(settings, "fp.actions", fetch=FetchProfile.GATHERED)
-    producer, actuator = open_producer(settings), HttpActuator(settings.actuator_url)
+    producer, actuator = open_rounds(settings), HttpActuator(settings.actuator_url)
     try:
         shared.actor = Actor(
             plan, plan.owned(ACTIONS_STAGE, settings.ordinal), PgActions(conn, plan.run, settings.instance), consumer,
@@ -165,7 +166,7 @@ def serve(settings: DfSettings, catalogue: Catalogue, shared: Shared, process: P
     with ExitStack() as closing:
         conn = connect(settings.pg_dsn, f"{settings.instance}/data")
         closing.callback(conn.close)
-        producer = open_producer(settings)
+        producer = open_rounds(settings)
         closing.callback(producer.close)
         consumer = open_consumer(settings, "fp.df", fetch=FetchProfile.LOW_LATENCY)
         closing.callback(consumer.close)

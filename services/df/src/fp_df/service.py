@@ -19,7 +19,7 @@ from fp_runtime.outbox import Published, Queued
 from fp_runtime.telemetry import Metric, gauge
 
 POLL_S = 0.005
-BATCH = 500
+READ, BATCH = 2_000, 500
 CHECKPOINT_S = 5.0
 """Account states are saved this often: most accounts change within a second, and a restart re-feeds in no time."""
 PROGRESS_S = 0.1
@@ -128,7 +128,7 @@ class Decider:
 
     def turn(self) -> int:
         """One turn; the number of records read and of payments taken in order."""
-        records = [] if self._behind else self._consumer.poll(BATCH, POLL_S)
+        records = [] if self._behind else self._consumer.poll(READ, POLL_S)
         for record in records:
             self.partitions[record.partition].take(record)
         self._models.turn()

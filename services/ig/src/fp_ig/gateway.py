@@ -25,6 +25,7 @@ from fp_runtime.bus import Admin, Consumer, FetchProfile, Producer
 from fp_runtime.controllog import header_pins
 from fp_runtime.health import Health
 from fp_runtime.kafka import lookup, open_admin, open_consumer, open_producer
+from fp_runtime.kafka_rounds import open_rounds
 from fp_runtime.listener import Listener
 from fp_runtime.participant import Evaluate, now_us
 from fp_runtime.postgres import Connection, connect
@@ -99,7 +100,7 @@ class Gateway:
         assert header is not None
         settings, pins = self._settings, header_pins(header)
         store = self._store(header)
-        producer = open_producer(settings, delivery_timeout_s=settings.delivery_timeout_s)
+        producer = open_rounds(settings, delivery_timeout_s=settings.delivery_timeout_s)
         intake = Intake(settings.max_waiting)
         prober = KafkaBus(settings).consumer()
         stamp = Stamp(run_tag(pins.platform_run_id), settings.instance)

@@ -97,29 +97,36 @@ async def _events(door: Door, request: Request) -> Response:
     if session is None:
         raise Refused(Problem(503, Code.NO_OPEN_RUN, "no run is open here", retry_after_s=1))
     claims = _authorized(door, session, request)
-    body = await _body(request)
-    lines = _lines(body)
+    with session.intake.expecting():
+        batch = await _read(session, claims, request)
+        if batch is None:
+            return _json(200, {"classes": []})  # a credential check that changes nothing
+        if not session.intake.offer(batch):
+            raise Refused(Problem(429, Code.OVERLOADED, "too many batches wait", retry_after_s=1))
+    began = time.monotonic()
+    answer = await _wait(batch, door.deadline_s)
+    histogram(Metric.INGEST_TIME).record((time.monotonic() - began) * 1_000)
+    return _answered(answer)
+
+
+async def _read(session: Session, claims: Claims, request: Request) -> Batch | None:
+    """The batch of a request; None for one without a lane and without lines."""
+    lines = _lines(await _body(request))
     if "fp-lane" not in request.headers:
         if not lines:
-            return _json(200, {"classes": []})  # a credential check that changes nothing
+            return None
         raise Refused(
             Problem(501, Code.LIVE_NOT_OPEN, "events without Fp-Lane are live traffic, which is not open yet")
         )
     lane = _number(request, "fp-lane")
     read, classes = session.admission.read, frozenset(claims.classes)
-    batch = Batch(
+    return Batch(
         lane,
         _first_seq(request, bool(lines)),
         [read(line, lane, classes) for line in lines],
         _number(request, "fp-frontier"),
         claims.sub,
     )
-    if not session.intake.offer(batch):
-        raise Refused(Problem(429, Code.OVERLOADED, "too many batches wait", retry_after_s=1))
-    began = time.monotonic()
-    answer = await _wait(batch, door.deadline_s)
-    histogram(Metric.INGEST_TIME).record((time.monotonic() - began) * 1_000)
-    return _answered(answer)
 
 
 def _authorized(door: Door, session: Session, request: Request) -> Claims:

@@ -2,8 +2,9 @@
 
 import threading
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -11,6 +12,7 @@ from fp_ig.lines import Admissible, Quarantined
 
 MAX_WAITING = 64
 MAX_GROUP = 16
+EXPECT_S = 0.02  # no sender holds the others up for longer
 
 
 class Code(StrEnum):
@@ -76,6 +78,19 @@ class Intake:
         self._max_waiting = max_waiting
         self._waiting: deque[Batch] = deque()
         self._changed = threading.Condition()
+        self._expected = 0
+
+    @contextmanager
+    def expecting(self) -> Iterator[None]:
+        """While a request is read: `take` waits a little for what it brings."""
+        with self._changed:
+            self._expected += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._expected -= 1
+                self._changed.notify()
 
     def offer(self, batch: Batch) -> bool:
         """Queue a batch; False when too many wait."""
@@ -87,13 +102,15 @@ class Intake:
             return True
 
     def take(self, timeout_s: float, gather: int = 1, gather_s: float = 0.0) -> list[Batch]:
-        """Up to MAX_GROUP batches of different lanes, oldest first. Waits for the first, then `gather_s` for `gather`.
+        """Up to MAX_GROUP batches of different lanes, oldest first. Waits for the first, then `gather_s` for `gather`,
+        and on while requests are being read: lanes that send together are one claim and one produce.
 
         Each is begun: from here its sender can no longer withdraw it.
         """
         with self._changed:
             if self._changed.wait_for(lambda: bool(self._waiting), timeout_s):
                 self._changed.wait_for(lambda: len(self._waiting) >= gather, gather_s)
+                self._changed.wait_for(lambda: len(self._waiting) >= gather or not self._expected, EXPECT_S)
             taken: dict[int, Batch] = {}
             rest: deque[Batch] = deque()
             for batch in self._waiting:

@@ -17,7 +17,7 @@ from fp_runtime.evidence import EvidenceConflict, EvidenceStore, ref_of
 from fp_runtime.failpoint import Failpoint, hit
 
 STAGE = "archive"
-BATCH = 500
+BATCH = 2_000
 POLL_S = 0.2
 HURRY_S = 0.5
 

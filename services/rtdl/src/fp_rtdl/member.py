@@ -18,7 +18,8 @@ from fp_rtdl.service import Stage
 from fp_rtdl.settings import RtdlSettings
 from fp_runtime.bus import FetchProfile, TopicPartition
 from fp_runtime.evidence import open_store
-from fp_runtime.kafka import open_consumer, open_producer
+from fp_runtime.kafka import open_consumer
+from fp_runtime.kafka_rounds import open_rounds
 from fp_runtime.logs import logger
 from fp_runtime.online import OnlineWriter
 from fp_runtime.participant import now_us
@@ -43,7 +44,7 @@ def serve(settings: RtdlSettings, process: Process, state: RunState, numbers: Nu
         closing(open_consumer(settings, "fp.rtdl")) as ingress,
         # Asked once a turn, for which the ingress consumer has waited: a pause of its own would stop a backlog.
         closing(open_consumer(settings, f"fp.rtdl.labels.{settings.instance}", fetch=FetchProfile.CONTROL)) as labels,
-        closing(open_producer(settings)) as producer,
+        closing(open_rounds(settings)) as producer,
     ):
         checkpoints = PgCheckpoints(conn, plan.run, settings.instance)
         stage = Stage(plan, parts, checkpoints, ingress, labels, producer, time.monotonic, online)

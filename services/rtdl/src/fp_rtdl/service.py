@@ -13,7 +13,7 @@ from fp_runtime.bus import Consumer, Out, Producer, TopicPartition
 from fp_runtime.failpoint import Failpoint, hit
 
 POLL_S = 0.02  # ends with the first record; without any the turn looks at labels and what is due
-BATCH = 500
+BATCH = 2_000
 CHECKPOINT_S = 3.0  # a restart repeats at most this much; each costs a write of every merchant that changed
 IDLE_S = 0.5
 FLUSH_S = 30.0

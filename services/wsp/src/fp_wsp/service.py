@@ -18,6 +18,7 @@ from fp_wsp.sender import Answer, Reply, Sender
 
 log = logger(__name__)
 SAVE_S = 0.5
+FLAT_OUT_MARK_S = 0.2  # a lane that waits for a fair share of lines has nothing new to say of its frontier
 BACKOFF_S, BACKOFF_MAX_S = 0.05, 1.0
 STOP_POLL_S = 0.2
 
@@ -90,7 +91,7 @@ class Stream:
         self._progress = {lane: progress.get(lane, LaneProgress()) for lane in feed.lanes}
         self._store = store
         self._board = board
-        self._interval_s = watermark_interval_s
+        self._interval_s = watermark_interval_s if pace_per_s else max(watermark_interval_s, FLAT_OUT_MARK_S)
         self._pace = Pace(pace_per_s)
         self._least = 1 if pace_per_s else feed.fair_share // 2
         self._slack_us = label_slack_us
@@ -154,6 +155,9 @@ class Stream:
     ) -> dict[Future[Settled | None], int]:
         started: dict[Future[Settled | None], int] = {}
         feed, up_to = self._feed, self._pace.up_to(self._feed)
+        # Paced, the ingress lanes go together: one claim and one produce for all, and no stage waits for the rest.
+        if self._pace.ticking and busy - {feed.lanes[-1]}:
+            return started
         # While another batch flies, a lane waits until a fair share of lines is there: every request costs the same,
         # whatever is in it. The adjudicator's few lines never wait, since all lanes would wait for them.
         least = self._least if feed.flying else 1
@@ -262,7 +266,7 @@ class Pace:
     that no stage waits for a lane whose turn comes later.
     """
 
-    TICK_S = 0.025
+    TICK_S = 0.05
 
     def __init__(self, per_s: int, clock_s: Callable[[], float] = time.monotonic) -> None:
         self._per_s = per_s
