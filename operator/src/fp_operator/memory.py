@@ -6,7 +6,7 @@ from pathlib import Path
 
 import psutil
 
-from fp_operator.metering import families
+from fp_operator.metering import Family, families
 from fp_operator.stack import Supervisor, SupervisorDown
 
 EVERY_S = 2.0
@@ -27,12 +27,22 @@ def look(folder: Path) -> Resident:
         root = Supervisor(folder).daemon_pid()
     except SupervisorDown:
         root = None
-    family, waiting = families(), [os.getpid(), *([root] if root is not None else [])]
+    roots = {os.getpid(), *([root] if root is not None else [])}
     found = Resident()
+    for pid in below(roots, families()):
+        found = with_process(found, pid)
+    return found
+
+
+def below(roots: set[int], family: Family) -> set[int]:
+    """These processes and all they started, each once: a supervisor may have been started by this command."""
+    found: set[int] = set()
+    waiting = list(roots)
     while waiting:
         pid = waiting.pop()
-        waiting += [child.pid for child in family.get(pid, ())]
-        found = with_process(found, pid)
+        if pid not in found:
+            found.add(pid)
+            waiting += [child.pid for child in family.get(pid, ())]
     return found
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from fp_operator import memory
 from fp_operator.memory import Peak, Resident
+from fp_operator.metering import families
 
 
 def test_without_a_supervisor_it_is_this_process_and_what_it_started(tmp_path: Path) -> None:
@@ -20,6 +21,18 @@ def test_without_a_supervisor_it_is_this_process_and_what_it_started(tmp_path: P
     assert both.processes == alone.processes + 1
     assert both.pss_bytes >= alone.pss_bytes + (60 << 20)
     assert both.rss_bytes >= both.pss_bytes
+
+
+def test_a_process_below_two_roots_counts_once() -> None:
+    script = "import subprocess, sys; subprocess.run([sys.executable, '-c', 'print(1, flush=True); input()'])"
+    with subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+        assert child.stdout is not None
+        assert child.stdout.readline()
+        family = families()
+        own = memory.below({os.getpid()}, family)
+        assert {child.pid, *(process.pid for process in family[child.pid])} <= own
+        assert memory.below({os.getpid(), child.pid}, family) == own
+        child.communicate(b"\n")
 
 
 def test_what_ended_meanwhile_adds_nothing() -> None:
