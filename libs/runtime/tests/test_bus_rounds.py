@@ -128,6 +128,14 @@ def test_what_waits_while_a_round_is_under_way_goes_together_and_in_order(
     assert [values for _, _, values in world.sent] == [[b"0"], [b"a", b"b"]]
 
 
+def test_what_is_sent_in_one_breath_is_one_round(world: World, producer: RoundProducer) -> None:
+    producer.publish(_outs((AUDIT, 0)))
+    for n in range(3):
+        producer.send_all([Out(RTDL, 0, b"k", b"%d" % n, b"h")])
+    producer.flush(5)
+    assert world.sent[1:] == [("p." + RTDL, 0, [b"0", b"1", b"2"])]
+
+
 def test_a_batch_that_is_full_is_followed_by_another(world: World, producer: RoundProducer) -> None:
     world.room, world.answers = 2, [5, 7]
     deliveries = producer.publish(_outs(*[(RTDL, 0)] * 3))

@@ -28,6 +28,7 @@ logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # it repeats each reco
 CLOSE_TIMEOUT_S = 5.0
 GRACE_S = 1.0  # a round is given up by its own deadline first, which knows why
 RETRY_S = 0.2
+LINGER_S = 0.001  # a turn's records and its watermarks are given one after the other
 MAX_HELD = 100_000
 _MAX_ROUND = 20_000
 _BROKEN = (OutOfOrderSequenceNumber, InvalidProducerEpoch, ProducerFenced)
@@ -155,10 +156,16 @@ class RoundProducer:
         while True:
             await self._wake.wait()
             self._wake.clear()
+            if not self._urgent():
+                await asyncio.sleep(LINGER_S)
             while entries := self._take():
                 self._round = asyncio.create_task(self._work(entries))
                 await asyncio.wait([self._round])
                 self._report(entries)
+
+    def _urgent(self) -> bool:
+        """Whether somebody waits for an answer."""
+        return any(entry.after is None for entry in self._waiting)
 
     def _take(self) -> list[Entry]:
         """What goes into the next round, oldest first."""
