@@ -74,7 +74,7 @@ def make_lines(lane: int, count: int) -> list[bytes]:
             "producer": "wsp", "run_config_digest": digest, "scenario_run_id": h32("scenario"),
             "schema_version": "v1", "traceparent": None, "ts_utc": to_text(T0_US + n * 1_000),
         }  # fmt: skip
-        lines.append(orjson.dumps(envelope))
+        lines.append(orjson.dumps(envelope, option=orjson.OPT_SORT_KEYS))  # canonical, as producers write it
     return lines
 
 
