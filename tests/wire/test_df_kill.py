@@ -3,6 +3,7 @@
 In a full run df is held where a bundle takes over, scores from there on and reports it; P9 stays on window 1.
 """
 
+import hashlib
 import os
 import random
 import signal
@@ -21,6 +22,7 @@ import pytest
 
 from fp_contracts import registry, topics
 from fp_contracts.bundle import BundleManifest, BundleRef
+from fp_contracts.canonical import canonical_bytes
 from fp_contracts.control import (
     BudgetPosture,
     ControlPayload,
@@ -31,6 +33,7 @@ from fp_contracts.control import (
     RunPinned,
     WindowEnded,
 )
+from fp_contracts.derive import vector_bytes, vector_text
 from fp_contracts.fold import RunState
 from fp_contracts.header import Header, Kind, pack, unpack
 from fp_contracts.ids import phase_execution_id, run_tag
@@ -52,6 +55,8 @@ from fp_df.models import Models
 from fp_df.plan import STAGE, plan_of
 from fp_df.replay import Replay, served_of
 from fp_features import CORE_V1
+from fp_features import pack as pack_vector
+from fp_features import unpack as unpack_vector
 from fp_models import pack as pack_bundle
 from fp_models.logistic import LogisticModel
 from fp_operator.stack import StackAddresses
@@ -318,10 +323,10 @@ T1 = sample.START_US + 120 * 1_000_000
 TWO_WINDOWS = (Window(start_us=sample.START_US, end_us=T1), Window(start_us=T1, end_us=END_US))
 
 
-def put_bundle(cell: Cell) -> BundleRef:
+def put_bundle(cell: Cell, name: str = "b", weight: float = 0.2) -> BundleRef:
     """A logistic bundle that goes by the amount, in the learning store."""
     width, names = len(CORE_V1.names), list(CORE_V1.names)
-    model = LogisticModel((0.0,) * width, (10_000.0, *(1.0,) * (width - 1)), (0.2, *(0.0,) * (width - 1)), -1.0)
+    model = LogisticModel((0.0,) * width, (10_000.0, *(1.0,) * (width - 1)), (weight, *(0.0,) * (width - 1)), -1.0)
     files = pack_bundle(
         {
             "family": "logistic", "feature_set": "core.v1", "feature_schema_digest": CORE_V1.schema_digest,
@@ -334,15 +339,23 @@ def put_bundle(cell: Cell) -> BundleRef:
     )  # fmt: skip
     store, raw = open_store(cell.environ["FP_LEARNING_URL"]), files["bundle.json"]
     manifest = BundleManifest.model_validate_json(raw)
-    for name, body in files.items():
-        store.put(f"bundles/b/{name}", body)
-    return BundleRef(
-        bundle_id=manifest.bundle_id, model_digest=manifest.model_digest, manifest=ref_of("bundles/b/bundle.json", raw)
-    )
+    for file, body in files.items():
+        store.put(f"bundles/{name}/{file}", body)
+    named = ref_of(f"bundles/{name}/bundle.json", raw)
+    return BundleRef(bundle_id=manifest.bundle_id, model_digest=manifest.model_digest, manifest=named)
 
 
-def promote(cell: Cell, header: RunHeader, bundle: BundleRef) -> None:
-    """Publish, approve, promote, roll back and promote again, as ofs_trigger would."""
+def put_eval_rows(cell: Cell) -> tuple[EvidenceRef, list[str]]:
+    """Every third payment of window 1, backwards, as the rows of an evaluation."""
+    wanted = [f"auth-{number}" for number in range(117, 0, -3)]
+    body = canonical_bytes({"event_ids": wanted})
+    return open_store(cell.environ["FP_LEARNING_URL"]).put("training/eval_rows.json", body), wanted
+
+
+def promote(
+    cell: Cell, header: RunHeader, bundle: BundleRef, beside: BundleRef, eval_rows: EvidenceRef
+) -> None:  # fmt: skip
+    """Publish, approve, name the challenger, promote, roll back and promote again, as ofs_trigger would."""
     times = registry.switch_times(TWO_WINDOWS)
     assert times is not None
     common = {"scope": registry.scope_of(header), "at_us": 1}
@@ -352,11 +365,16 @@ def promote(cell: Cell, header: RunHeader, bundle: BundleRef) -> None:
             **common, "bundle": bundle, "feature_set": "core.v1", "feature_schema_digest": CORE_V1.schema_digest,
             "policy_rev": "spine-v1", "capabilities": ("family:logistic",), "dataset_fingerprint": "d" * 64,
             "eval_report": EvidenceRef(key="e/r", sha256="d" * 64, size=1), "requester": "ana",
+            "eval_rows": eval_rows,
         }
     )  # fmt: skip
+    named = registry.BundleChallengerNamed.model_validate(
+        {**by, "bundle": beside, "previous": None, "challenger_revision": 1, "effective_us": times.promote_us}
+    )
     activate, back = registry.BundlePromotedActive.model_validate, registry.BundleRolledBack.model_validate
     events = (
         offered, registry.BundleApproved.model_validate({**by, "requester": "ana"}),
+        offered.model_copy(update={"bundle": beside, "eval_rows": None}), named,
         activate({**by, "previous": None, "revision": 1, "effective_us": times.promote_us}),
         back({**by, "bundle": None, "previous": bundle, "revision": 2, "effective_us": times.rollback_us,
               "reason": "drill"}),
@@ -385,9 +403,9 @@ def test_a_bundle_takes_over_where_it_is_pinned_whatever_is_killed_and_p9_stays_
     assert attempt.state == "PASS"
     assert len(cell.read(topics.RTDL, Kind.DECISION)) == 120  # held there: one payment a second
     assert cell.state().bundles == ()
-    bundle = put_bundle(cell)
+    bundle, beside, (eval_rows, wanted) = put_bundle(cell), put_bundle(cell, "beside", 0.4), put_eval_rows(cell)
     cell.running["df-0"].kill()
-    promote(cell, header, bundle)
+    promote(cell, header, bundle, beside, eval_rows)
     cell.wait(lambda: len(cell.state().bundles) == 18, "three reports of six partitions")
     cell.wait(lambda: len(cell.read(topics.RTDL, Kind.DECISION)) == COUNT, "window 2 is decided")
     reports = cell.state().bundles
@@ -397,6 +415,29 @@ def test_a_bundle_takes_over_where_it_is_pinned_whatever_is_killed_and_p9_stays_
     }  # fmt: skip
     assert sum(e.merged_n for e in reports if e.revision == 1) == 120
     _check_scored(cell, header, ref)
+    _check_beside(cell, bundle, beside, wanted)
+
+
+def _check_beside(cell: Cell, bundle: BundleRef, beside: BundleRef, wanted: list[str]) -> None:
+    """The challenger's scores are its own and decide nothing; df answered for the evaluation of the bundle."""
+    models = Models(lambda: open_store(cell.environ["FP_LEARNING_URL"]))
+    decided = [(unpack(record.header).order_us, orjson.loads(record.value)["payload"])
+               for record in cell.read(topics.RTDL, Kind.DECISION)]  # fmt: skip
+    vectors = {
+        one["source_event"]["event_id"]: unpack_vector(vector_bytes(one["feature_vector"])) for _, one in decided
+    }
+    told = {one["source_event"]["event_id"]: one["shadow"] for at, one in decided if at >= T1}
+    assert len(told) == COUNT - 120
+    scored = models.score(beside, [vectors[event_id] for event_id in told])
+    assert [[(entry["bundle_ref"], entry["score"], entry["action"])] for (entry,) in told.values()] == [
+        [(registry.bundle_text(beside), vector_text(pack_vector((one.score,))), one.action.value)]
+        for one in scored if one.score is not None
+    ]  # fmt: skip
+    assert {tuple(one["shadow"]) for at, one in decided if at < T1} == {()}
+    (answer,) = cell.state().rescored
+    scores = [one.score for one in models.score(bundle, [vectors[event_id] for event_id in wanted])]
+    assert (answer.bundle_id, answer.rows, answer.missing, answer.reason) == (bundle.bundle_id, len(wanted), 0, "")
+    assert answer.scores_sha256 == hashlib.sha256(pack_vector([one for one in scores if one is not None])).hexdigest()
 
 
 @dataclass

@@ -143,13 +143,15 @@ def test_a_dry_run_examines_and_puts_nothing(dataset: DatasetRef, places: Make) 
     assert contents(made) == {}
 
 
-@pytest.mark.parametrize("name", ["bundle.json", "model.ubj", "profile.json", "eval_report.json"])
+@pytest.mark.parametrize(
+    "name", ["bundle.json", "model.ubj", "model.json", "profile.json", "eval_report.json", "eval_rows.json"]
+)
 def test_a_published_object_that_was_damaged_blocks(
     name: str, dataset: DatasetRef, places: Make, tmp_path: Path
 ) -> None:
     made = places()
     run(sample.request(dataset), made, silent)
-    (path,) = (tmp_path / "out").rglob(name)
+    path = sorted((tmp_path / "out").rglob(name))[-1]  # of two bundles, whichever
     body = path.read_bytes()
     path.chmod(0o644)
     path.write_bytes(body[:-1] + bytes([body[-1] ^ 1]))
@@ -185,3 +187,38 @@ def test_a_logistic_candidate_is_held_against_the_prevalence(dataset: DatasetRef
     assert result.summary is not None
     assert result.summary.floor_ppm == result.summary.prevalence_ppm
     assert fetch(made.out.get, result.bundle, schema_digest=sample.SCHEMA).manifest.model_file == "model.json"
+
+
+def test_the_baseline_is_a_bundle_of_its_own_with_the_same_provenance(dataset: DatasetRef, places: Make) -> None:
+    made, request = places(), sample.request(dataset)
+    result = run(request, made, silent)
+    assert result.bundle is not None
+    assert result.challenger is not None
+    assert result.eval_report is not None
+    candidate, beside = (fetch(made.out.get, ref, schema_digest=sample.SCHEMA)
+                         for ref in (result.bundle, result.challenger))  # fmt: skip
+    assert (candidate.manifest.family, beside.manifest.family) == ("xgboost", "logistic")
+    for name in ("dataset_fingerprint", "dataset_sha256", "train_request_digest", "code_release", "policy_rev",
+                 "environment_lock_digest", "feature_schema_digest"):  # fmt: skip
+        assert getattr(candidate.manifest, name) == getattr(beside.manifest, name)
+    assert beside.manifest.thresholds != candidate.manifest.thresholds
+    assert beside.manifest.profile_sha256 != candidate.manifest.profile_sha256
+    receipt = parse_strict(read(made.out, result.bundle_receipt))  # type: ignore[arg-type]
+    assert receipt["challenger"] == result.challenger.model_dump(mode="json")
+    assert result.challenger.manifest.key in {file["key"] for file in receipt["files"]}
+
+
+def test_the_rows_of_the_evaluation_are_named_in_the_order_of_their_scores(dataset: DatasetRef, places: Make) -> None:
+    made = places()
+    result = run(sample.request(dataset), made, silent)
+    assert result.eval_rows is not None
+    assert result.eval_scores is not None
+    told = pq.read_table(io.BytesIO(read(made.out, result.eval_scores)))
+    assert parse_strict(read(made.out, result.eval_rows)) == {"event_ids": told.column("event_id").to_pylist()}
+
+
+def test_a_logistic_candidate_has_no_challenger(dataset: DatasetRef, places: Make) -> None:
+    request = sample.request(dataset).model_copy(update={"family": "logistic"})
+    result = run(request, places(), silent)
+    assert result.bundle is not None
+    assert result.challenger is None

@@ -1,6 +1,6 @@
 """What was decided in window 2 of a full run, and what is known of those payments at its end: read, never judged."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -18,6 +18,7 @@ from fp_contracts.windows import SECOND
 from fp_df import domain, replay
 from fp_df.catalogue import Catalogue
 from fp_df.plan import plan_of
+from fp_df.shadow import Shadow, recorded_shadow
 from fp_features import unpack
 from fp_features.labels import FRAUD, Known, resolve
 from fp_runtime.errors import UserError
@@ -37,8 +38,8 @@ class Truth(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Taken:
-    """One decision of window 2. `guardrails`: what they alone ask for on the same inputs."""
+class DecisionRow:
+    """One decision of window 2. `guardrails`: what they alone ask for on the same inputs; `asked`: the model alone."""
 
     event_id: str
     account: str
@@ -49,6 +50,8 @@ class Taken:
     guardrails: Action
     bundle_ref: str | None
     score: float | None
+    asked: Action = Action.ALLOW
+    shadow: Shadow | None = None
 
 
 def second_window(state: RunState) -> tuple[RunHeader, Window]:
@@ -61,17 +64,18 @@ def second_window(state: RunState) -> tuple[RunHeader, Window]:
     return state.header, state.header.config.windows[SECOND - 1]
 
 
-def taken(conn: Connection, header: RunHeader, window: Window, catalogue: Catalogue) -> list[Taken]:
+def decided_rows(conn: Connection, header: RunHeader, window: Window, catalogue: Catalogue) -> list[DecisionRow]:
     """Every decision of a window with what the guardrails alone would have done; UserError for an unknown policy."""
     plan = plan_of(header, catalogue)
     found = []
     for order_us, recorded in recorded_decisions(conn, header.platform_run_id, window):
         policy = domain.policy_at(plan.switches, order_us)
         found.append(
-            Taken(
+            DecisionRow(
                 recorded["source_event"]["event_id"], recorded["account_id"] or recorded["flow_id"],
                 recorded["event_us"], recorded["amount_minor"], recorded["currency"], Action(recorded["action"]),
                 replay.without_model(recorded, policy), recorded["bundle_ref"], number(recorded["score"]),
+                asked_by_model(recorded["reason_codes"]), shadow_in(recorded),
             )
         )  # fmt: skip
     return found
@@ -115,12 +119,23 @@ def truth_of(event_us: int, word: Known | None, as_of_us: int, config: RunConfig
     return {FRAUD: Truth.FRAUD, _LEGIT: Truth.LEGIT}.get(word.value, Truth.UNCERTAIN)
 
 
-def truths(conn: Connection, header: RunHeader, window: Window, rows: list[Taken]) -> Mapping[str, Truth]:
+def truths(conn: Connection, header: RunHeader, window: Window, rows: list[DecisionRow]) -> Mapping[str, Truth]:
     """event_id -> what was known of it when the window ended."""
     words = known(conn, header.platform_run_id, window.end_us)
     return {
         row.event_id: truth_of(row.event_us, words.get(row.event_id), window.end_us, header.config) for row in rows
     }  # fmt: skip
+
+
+def asked_by_model(reason_codes: Sequence[str]) -> Action:
+    """The action that the thresholds of the deciding bundle ask for, as the reasons of the decision tell it."""
+    asked = (action for action, codes in domain.SCORE_REASONS.items() if codes and codes[0] in reason_codes)
+    return next(asked, Action.ALLOW)
+
+
+def shadow_in(recorded: Mapping[str, Any]) -> Shadow | None:
+    """What a decision says of the challenger."""
+    return recorded_shadow(recorded["shadow"][0]) if recorded["shadow"] else None
 
 
 def number(score: str | None) -> float | None:

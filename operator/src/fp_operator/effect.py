@@ -11,7 +11,8 @@ from fp_contracts.timestamps import to_text
 from fp_df import domain
 from fp_df.catalogue import Catalogue, policies
 from fp_df.plan import plan_of
-from fp_operator.decisions import Taken, Truth, second_window, taken, truths
+from fp_operator.decisions import DecisionRow, Truth, decided_rows, second_window, truths
+from fp_operator.ranking import average_precision, card_precision
 from fp_runtime.errors import UserError
 from fp_runtime.postgres import Connection
 
@@ -66,12 +67,12 @@ def of_run(conn: Connection, state: RunState, catalogue: Catalogue | None = None
     """The effect in window 2 of a full run, by what was known at its end. UserError when there is none to tell of."""
     header, window = second_window(state)
     known_policies = catalogue or policies()
-    rows = taken(conn, header, window, known_policies)
+    rows = decided_rows(conn, header, window, known_policies)
     per_day = domain.policy_at(plan_of(header, known_policies).switches, window.end_us).review_capacity_per_day
     return measure(header.platform_run_id, rows, truths(conn, header, window, rows), window.end_us, per_day)
 
 
-def measure(run: str, rows: Sequence[Taken], known: Mapping[str, Truth], as_of_us: int, per_day: int) -> Effect:
+def measure(run: str, rows: Sequence[DecisionRow], known: Mapping[str, Truth], as_of_us: int, per_day: int) -> Effect:
     """Pure. UserError when no payment is left to judge by; `known` has every event id of `rows`."""
     decided = [row for row in rows if row.bundle_ref is not None]
     judged = [row for row in decided if known[row.event_id] in (Truth.FRAUD, Truth.LEGIT)]
@@ -85,14 +86,14 @@ def measure(run: str, rows: Sequence[Taken], known: Mapping[str, Truth], as_of_u
         fraud_minor=sum(row.amount_minor for row, fraud in zip(judged, frauds, strict=True) if fraud),
         currency=judged[0].currency, immature=counted[Truth.IMMATURE], uncertain=counted[Truth.UNCERTAIN],
         without_model=len(rows) - len(decided),
-        score_average_precision_ppm=_average_precision(frauds, [row.score or 0.0 for row in judged]),
+        score_average_precision_ppm=average_precision(frauds, [row.score or 0.0 for row in judged]),
         with_model=_outcome(judged, frauds, [row.action for row in judged], [row.score for row in judged], per_day),
         guardrails=_outcome(judged, frauds, [row.guardrails for row in judged], [None] * len(judged), per_day),
     )  # fmt: skip
 
 
 def _outcome(
-    rows: Sequence[Taken], frauds: Sequence[bool], actions: Sequence[Action], scores: Sequence[float | None],
+    rows: Sequence[DecisionRow], frauds: Sequence[bool], actions: Sequence[Action], scores: Sequence[float | None],
     per_day: int,
 ) -> Outcome:  # fmt: skip
     ranks = [2.0 * _STRENGTH.index(action) + (score or 0.0) for action, score in zip(actions, scores, strict=True)]
@@ -105,30 +106,13 @@ def _outcome(
         return sum(row.amount_minor for row, bad, action in each if bad is fraud and action in wanted)
 
     return Outcome(
-        average_precision_ppm=_average_precision(frauds, ranks),
-        card_precision_ppm=_card_precision(rows, frauds, ranks, per_day),
+        average_precision_ppm=average_precision(frauds, ranks),
+        card_precision_ppm=card_precision(
+            [row.account for row in rows], [row.event_us for row in rows], frauds, ranks, per_day
+        ),
         false_positive_ppm=stopped * 1_000_000 // len(legit) if legit else None,
         fraud_blocked_minor=money(True, Action.BLOCK),
         fraud_stopped_minor=money(True, Action.STEP_UP, Action.REVIEW, Action.BLOCK),
         legit_blocked_minor=money(False, Action.BLOCK),
         by_action={action.value: counts[action.value] for action in _STRENGTH},
     )
-
-
-def _average_precision(frauds: Sequence[bool], ranks: Sequence[float]) -> int | None:
-    import numpy as np
-
-    from fp_mf.metrics import average_precision, ppm  # the trainer's own figures; a second to import
-
-    found = average_precision(np.array(frauds), np.array(ranks))
-    return None if found is None else ppm(found)
-
-
-def _card_precision(rows: Sequence[Taken], frauds: Sequence[bool], ranks: Sequence[float], per_day: int) -> int | None:
-    import numpy as np
-
-    from fp_mf.metrics import card_precision, ppm
-
-    accounts, times_us = np.array([row.account for row in rows], object), np.array([row.event_us for row in rows])
-    found = card_precision(np.array(frauds), np.array(ranks), accounts, times_us, per_day)
-    return None if found is None else ppm(found)

@@ -58,6 +58,8 @@ def fingerprints(store: EvidenceStore, state: RunState) -> dict[str, str]:
     if later is not None:
         report = _read(store, later.report_ref)
         digests["decision w2"] = report["decision_fingerprint"]
+        if "shadow_fingerprint" in report:  # reports of earlier releases know of no challenger
+            digests["shadow w2"] = report["shadow_fingerprint"]
         digests["bundle"] = str(report["promoted"]).removeprefix("bundle:")
     return digests
 

@@ -10,7 +10,7 @@ from fp_contracts.reasons import Action
 from fp_contracts.runconfig import Window
 from fp_features.labels import Known
 from fp_operator import effect
-from fp_operator.decisions import Taken, Truth, second_window, truth_of
+from fp_operator.decisions import DecisionRow, Truth, second_window, truth_of
 from fp_runtime.errors import UserError
 
 from .pinned import CONFIG, HEADER, RUN
@@ -21,8 +21,8 @@ FULL = CONFIG.model_copy(
 )
 
 
-def row(name: str, action: Action, guardrails: Action, score: float | None, amount: int = 100) -> Taken:
-    return Taken(name, f"acc-{name}", 60, amount, "EUR", action, guardrails, "bundle:m", score)
+def row(name: str, action: Action, guardrails: Action, score: float | None, amount: int = 100) -> DecisionRow:
+    return DecisionRow(name, f"acc-{name}", 60, amount, "EUR", action, guardrails, "bundle:m", score)
 
 
 CAUGHT = row("caught", Action.BLOCK, Action.ALLOW, 0.9, 5_000)
@@ -33,7 +33,7 @@ ROWS = [CAUGHT, HELD, FALSE, QUIET]
 KNOWN = {"caught": Truth.FRAUD, "held": Truth.FRAUD, "false": Truth.LEGIT, "quiet": Truth.LEGIT}
 
 
-def measured(rows: list[Taken] = ROWS, known: dict[str, Truth] = KNOWN, per_day: int = 2) -> effect.Effect:
+def measured(rows: list[DecisionRow] = ROWS, known: dict[str, Truth] = KNOWN, per_day: int = 2) -> effect.Effect:
     return effect.measure(RUN, rows, known, 100, per_day)
 
 
@@ -82,7 +82,7 @@ def test_payments_of_the_rollback_drill_are_not_the_models() -> None:
         ([], {}, "no model decided"),
     ],
 )
-def test_without_anything_to_judge_it_says_why(rows: list[Taken], known: dict[str, Truth], why: str) -> None:
+def test_without_anything_to_judge_it_says_why(rows: list[DecisionRow], known: dict[str, Truth], why: str) -> None:
     with pytest.raises(UserError, match=why):
         measured(rows, known)
 

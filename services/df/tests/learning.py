@@ -78,6 +78,7 @@ class Learning:
     root: Path
     revision: int = 0
     active: BundleRef | None = None
+    challenges: int = 0
 
     def bundle(self, model: bytes | None = None, family: str = "logistic", **changed: Any) -> BundleRef:
         """Put a bundle into the store."""
@@ -135,6 +136,25 @@ class Learning:
         self.say(r.BundleRolledBack(
             scope=SCOPE, bundle=to, previous=before, revision=self.revision, effective_us=effective_us,
             actor="ofs_trigger", reason="drill", at_us=1,
+        ))  # fmt: skip
+
+    def challenge(self, bundle: BundleRef, effective_us: int, previous: BundleRef | None = None, **more: Any) -> None:
+        """Publish a bundle and name it the challenger."""
+        standing = self.revision, self.active
+        offered = self.promotion(bundle, effective_us, **more)[0]
+        self.revision, self.active = standing  # nothing was promoted by that
+        self.challenges += 1
+        self.say(offered, r.BundleChallengerNamed(
+            scope=SCOPE, bundle=bundle, previous=previous, challenger_revision=self.challenges,
+            effective_us=effective_us, actor="ofs_trigger", at_us=1,
+        ))  # fmt: skip
+
+    def withdraw(self, previous: BundleRef, effective_us: int) -> None:
+        """Name no challenger any more."""
+        self.challenges += 1
+        self.say(r.BundleChallengerWithdrawn(
+            scope=SCOPE, previous=previous, challenger_revision=self.challenges, effective_us=effective_us,
+            actor="ofs_trigger", reason="enough", at_us=1,
         ))  # fmt: skip
 
     def refuse(self, bundle: BundleRef, effective_us: int | None) -> None:

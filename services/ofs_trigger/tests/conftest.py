@@ -59,6 +59,7 @@ from fp_runtime.telemetry_read import Point
 EXAMPLE = Path(__file__).parents[3] / "tests/contract/examples/run_pinned.json"
 NOW_US = 1_800_000_000_000_000
 OPERATOR = "ana"
+SCORES = "5c" * 32
 
 
 def digest(text: str) -> str:
@@ -289,8 +290,9 @@ class Jobs:
         )
         fields["bundle_id"] = bundle_id(fields)
         manifest = BundleManifest.model_validate_json(canonical_bytes(fields))
+        beside = self.challenger(fields)
         reports = {
-            name: self.put(f"{folder}/{name}.json", name, {"about": name})
+            name: self.put(f"{folder}/{name}.json", name, {"about": name, "scores_sha256": SCORES})
             for name in ("eval_report", "mlflow_refs", "bundle_receipt", "safe_disable")
         }
         metrics = Metrics(rows=100, frauds=5, average_precision_ppm=700_000, auc_ppm=None, card_precision_ppm=None,
@@ -309,9 +311,26 @@ class Jobs:
                 manifest=self.put(f"{folder}/bundle.json", "bundle", manifest.model_dump(mode="json")),
             ),
             eval_report=reports["eval_report"], mlflow_refs=reports["mlflow_refs"],
-            bundle_receipt=reports["bundle_receipt"], safe_disable=reports["safe_disable"],
+            bundle_receipt=reports["bundle_receipt"], safe_disable=reports["safe_disable"], challenger=beside,
+            eval_rows=self.put(f"{folder}/eval_rows.json", "eval_rows", {"event_ids": ["a", "b"]}),
         )  # fmt: skip
         return result.model_dump(mode="json")
+
+    def challenger(self, candidate: dict[str, Any]) -> BundleRef:
+        """The baseline's bundle, beside the candidate's."""
+        model, fields = b"baseline bytes", {name: value for name, value in candidate.items() if name != "bundle_id"}
+        fields |= {"family": "logistic", "model_file": "model.json", "model_sha256": sha256_hex(model),
+                   "model_size": len(model)}  # fmt: skip
+        self._change("challenger_fields", fields)
+        fields["model_digest"] = model_digest(
+            fields["model_sha256"], fields["feature_schema_digest"], fields["policy_rev"]
+        )
+        fields["bundle_id"] = bundle_id(fields)
+        manifest = BundleManifest.model_validate_json(canonical_bytes(fields))
+        folder = f"bundles/{manifest.bundle_id}"
+        self.store.put(f"{folder}/model.json", model)
+        named = self.put(f"{folder}/bundle.json", "challenger", manifest.model_dump(mode="json"))
+        return BundleRef(bundle_id=manifest.bundle_id, model_digest=manifest.model_digest, manifest=named)
 
 
 class Lane:
@@ -328,6 +347,7 @@ class Lane:
         self.state, self.clock_us = state, NOW_US
         self.df_answers = True
         self.df_says: Callable[[c.BundleSwitched], c.BundleSwitched] = lambda event: event
+        self.df_rescores: Callable[[c.BundleRescored], c.BundleRescored] = lambda event: event
         self.heard: dict[tuple[str, int], int] = {}
         self.waiting: dict[str, list[str]] = {}
         self.restart()
@@ -391,6 +411,13 @@ class Lane:
         if not self.df_answers:
             return
         registry = self.registry_desk.registry_on_topic("payment_fraud")
+        for offered in registry.published.values():
+            if offered.eval_rows is not None:
+                rescored = c.BundleRescored(
+                    bundle_id=offered.bundle.bundle_id, model_digest=offered.bundle.model_digest, rows=100, missing=0,
+                    scores_sha256=SCORES,
+                )  # fmt: skip
+                self.tell(self.df_rescores(rescored))
         for scope, found in registry.scopes.items():
             for at in found.activations:
                 for part in range(PARTITIONS):
@@ -441,6 +468,11 @@ class Lane:
         """The candidate."""
         result = self.evidence_of("P14", "eval_report")["job"]["result"]["document"]
         return MfResult.model_validate_json(json.dumps(result)).bundle or pytest.fail("no bundle")
+
+    def challenger(self) -> BundleRef:
+        """The baseline's bundle."""
+        result = self.evidence_of("P14", "eval_report")["job"]["result"]["document"]
+        return MfResult.model_validate_json(json.dumps(result)).challenger or pytest.fail("no challenger")
 
     def end_window_2(self, ok: bool = True) -> None:
         """wsp ends window 2 and verdict reconciles it."""

@@ -21,18 +21,29 @@ def test_without_a_tracker_nothing_follows() -> None:
     aliases = open_aliases("")
     aliases.check()
     assert isinstance(aliases, NoAliases)
-    assert aliases.follow("payment_fraud", bundle(1), None) == {}
+    assert aliases.follow("payment_fraud", bundle(1), None, bundle(3)) == {}
 
 
 def test_aliases_follow_what_is_active_and_before(tmp_path: Path) -> None:
     aliases = open_aliases(tmp_path.as_uri())
     aliases.check()
-    assert aliases.follow("payment_fraud", bundle(1), None) == {"champion": bundle(1).bundle_id}
-    found = aliases.follow("payment_fraud", bundle(2), bundle(1))
+    assert aliases.follow("payment_fraud", bundle(1), None, None) == {"champion": bundle(1).bundle_id}
+    found = aliases.follow("payment_fraud", bundle(2), bundle(1), None)
     assert found == {"champion": bundle(2).bundle_id, "previous": bundle(1).bundle_id}
-    assert aliases.follow("payment_fraud", bundle(2), bundle(1)) == found
+    assert aliases.follow("payment_fraud", bundle(2), bundle(1), None) == found
     assert isinstance(aliases, MlflowAliases)
     assert len(aliases._client.search_model_versions("name = 'payment_fraud'")) == 2
+
+
+def test_the_challengers_alias_comes_moves_and_goes(tmp_path: Path) -> None:
+    aliases = open_aliases(tmp_path.as_uri())
+    for challenger in (bundle(2), bundle(3)):
+        found = aliases.follow("payment_fraud", bundle(1), None, challenger)
+        assert found == {"champion": bundle(1).bundle_id, "challenger": challenger.bundle_id}
+    assert aliases.follow("payment_fraud", bundle(1), None, None) == {"champion": bundle(1).bundle_id}
+    assert isinstance(aliases, MlflowAliases)
+    assert "challenger" not in aliases._client.get_registered_model("payment_fraud").aliases
+    assert aliases.follow("payment_fraud", bundle(1), None, None) == {"champion": bundle(1).bundle_id}
 
 
 def test_a_server_that_is_down_is_said_within_seconds() -> None:

@@ -134,6 +134,27 @@ def report_of(part: int, revision: int, effective_us: int, bundle: str | None) -
 REPORTS = [report_of(0, 1, 90, MINE), report_of(0, 2, 100, None), report_of(0, 3, 105, MINE)]
 
 
+def told(payload: dict[str, Any], *shadow: dict[str, Any]) -> bytes:
+    return orjson.dumps({"payload": {**payload, "source_event": {"event_id": "e"}, "shadow": shadow}})
+
+
+def test_a_challenger_has_a_fingerprint_of_its_own_and_none_in_the_decisions() -> None:
+    payload = dict.fromkeys(DECISION_FIELDS, "x") | {"bundle_ref": MINE, "posture": "NORMAL", "decision_id": "d"}
+    scored = {"bundle_ref": "bundle:b", "score": "s", "action": "ALLOW", "reason": None}
+    unusable = {"bundle_ref": "bundle:b", "score": None, "action": None, "reason": "CHALLENGER_UNUSABLE"}
+    found = []
+    for shadow in ((), (scored,), ({**scored, "score": "t"},), (unusable,)):
+        deciders = Deciders(REPORTS)
+        deciders.take(90, 0, told(payload, *shadow))
+        assert (deciders.faults, deciders.by_bundle) == ([], {MINE: 1})
+        found.append((deciders.fingerprints, deciders.shadow_prints, deciders.shadows))
+    assert len({str(prints) for prints, _, _ in found}) == 1
+    assert len({str(prints) for _, prints, _ in found}) == 4
+    assert [shadows for _, _, shadows in found] == [
+        {}, {"bundle:b": 1}, {"bundle:b": 1}, {"bundle:b CHALLENGER_UNUSABLE": 1},
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("at_us", "used", "posture", "ok"),
     [
@@ -150,7 +171,6 @@ REPORTS = [report_of(0, 1, 90, MINE), report_of(0, 2, 100, None), report_of(0, 3
 def test_every_decision_is_by_the_bundle_in_force(at_us: int, used: str | None, posture: str, ok: bool) -> None:
     deciders = Deciders(REPORTS)
     payload = dict.fromkeys(DECISION_FIELDS, "x") | {"bundle_ref": used, "posture": posture, "decision_id": "d"}
-    body = orjson.dumps({"payload": {**payload, "source_event": {"event_id": "e"}}})
-    deciders.take(at_us, 0, body)
+    deciders.take(at_us, 0, told(payload))
     assert (deciders.faults == []) is ok
     assert deciders.by_bundle == {used or "guardrails": 1}

@@ -2,13 +2,21 @@
 
 import io
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from fp_contracts.bundle import MANIFEST_FILE, PROFILE_FILE, BundleManifest, TrainRequest
+from fp_contracts.bundle import (
+    MANIFEST_FILE,
+    PROFILE_FILE,
+    BundleManifest,
+    EvalRows,
+    Family,
+    Thresholds,
+    TrainRequest,
+)
 from fp_contracts.canonical import sha256_hex
 from fp_contracts.dataset import DatasetManifest
 from fp_mf import drift, metrics
@@ -16,20 +24,43 @@ from fp_mf.errors import FAILED, Blocked
 from fp_mf.evaluate import Trained
 from fp_mf.metrics import ppm
 from fp_models import BundleBroken, load, pack
+from fp_models.model import Scores
 
 GUARDRAILS = "guardrails only: no score, the policy's rules decide"
 
 
 def bundle_files(request: TrainRequest, dataset: DatasetManifest, trained: Trained) -> dict[str, bytes]:
-    """The bundle's files by name, its profile among them."""
-    profile = drift.profile(dataset.features(), trained.split.test.features, trained.scores)
+    """The candidate's bundle by file name, its profile among them."""
+    model = _Model(request.family, trained.model_bytes, trained.thresholds, trained.scores)
+    return _files(request, dataset, trained, model)
+
+
+def challenger_files(request: TrainRequest, dataset: DatasetManifest, trained: Trained) -> dict[str, bytes] | None:
+    """The baseline's bundle, of the same training and with the same provenance; None when it is no model."""
+    if trained.challenger is None:
+        return None
+    model = _Model("logistic", *trained.challenger, trained.baseline_scores)
+    return _files(request, dataset, trained, model)
+
+
+class _Model(NamedTuple):
+    """One of the models of a training; scores are of the test rows."""
+
+    family: Family
+    body: bytes
+    thresholds: Thresholds
+    scores: Scores
+
+
+def _files(request: TrainRequest, dataset: DatasetManifest, trained: Trained, model: _Model) -> dict[str, bytes]:
+    profile = drift.profile(dataset.features(), trained.split.test.features, model.scores)
     fields = {
-        "family": request.family,
+        "family": model.family,
         "feature_set": request.feature_set,
         "feature_schema_digest": request.feature_schema_digest,
         "feature_names": list(dataset.features()),
         "policy_rev": request.policy_rev,
-        "thresholds": trained.thresholds.model_dump(mode="json"),
+        "thresholds": model.thresholds.model_dump(mode="json"),
         "profile_sha256": sha256_hex(profile),
         "dataset_fingerprint": dataset.dataset_fingerprint,
         "dataset_sha256": request.dataset.manifest.sha256,
@@ -37,7 +68,7 @@ def bundle_files(request: TrainRequest, dataset: DatasetManifest, trained: Train
         "code_release": request.code_release,
         "environment_lock_digest": request.environment_lock_digest,
     }
-    return {PROFILE_FILE: profile, **pack(fields, trained.model_bytes)}
+    return {PROFILE_FILE: profile, **pack(fields, model.body)}
 
 
 def manifest_of(files: Mapping[str, bytes]) -> BundleManifest:
@@ -53,6 +84,11 @@ def scores_parquet(trained: Trained) -> bytes:
     body = io.BytesIO()
     pq.write_table(table, body, compression="zstd")
     return body.getvalue()
+
+
+def eval_rows(trained: Trained) -> EvalRows:
+    """The test rows by event id, in the order of their scores."""
+    return EvalRows(event_ids=tuple(trained.split.test.event_ids.tolist()))
 
 
 def report(

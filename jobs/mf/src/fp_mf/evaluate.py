@@ -31,6 +31,13 @@ class Check(NamedTuple):
     ok: bool
 
 
+class Challenger(NamedTuple):
+    """The baseline as a model of its own, with thresholds on its own scale of scores."""
+
+    model_bytes: bytes
+    thresholds: Thresholds
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fitted:
     """A fitted candidate, as its pictures show it; scores are of the test rows."""
@@ -46,8 +53,9 @@ class Fitted:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trained(Fitted):
-    """A fitted candidate and all that was found about it."""
+    """A fitted candidate and all that was found about it. `challenger`: the baseline, unless it is no model."""
 
+    challenger: Challenger | None
     settings: Boosting
     thresholds: Thresholds
     shuffled: leakage.Shuffled
@@ -77,9 +85,9 @@ def train(
     body, curve = _fit(request, parts, settings, progress)
     model = open_model(request.family, body)
     scores = _scores(model, parts.test, "candidate")
-    baseline_scores = _baseline(request, parts)
+    baseline_scores, challenger = _baseline(request, parts)
     active_scores = None if active is None else _scores(active.model, parts.test, "active bundle")
-    thresholds = _thresholds(request, parts, model)
+    thresholds = _thresholds(request, parts, model, "candidate")
     fitted = Fitted(
         model_bytes=body, curve=curve, split=parts, scores=scores, baseline_scores=baseline_scores,
         active_scores=active_scores, importance=_importance(request, model, table.names),
@@ -89,7 +97,7 @@ def train(
     summary, checks = _summary(request, parts, (scores, baseline_scores, active_scores), shuffled, notes)
     found = {name: getattr(fitted, name) for name in Fitted.__slots__}
     return Trained(
-        **found, settings=settings, thresholds=thresholds, shuffled=shuffled, checks=checks,
+        **found, challenger=challenger, settings=settings, thresholds=thresholds, shuffled=shuffled, checks=checks,
         summary=summary,
     )  # fmt: skip
 
@@ -126,18 +134,19 @@ def _scores(model: Model, part: Table, who: str) -> Scores:
         fail(f"the {who} answers what is no number: {error}")
 
 
-def _baseline(request: TrainRequest, parts: Split) -> Scores:
-    """The logistic model; for a logistic candidate it is the prevalence, said for every payment alike."""
+def _baseline(request: TrainRequest, parts: Split) -> tuple[Scores, Challenger | None]:
+    """The logistic model; for a logistic candidate it is the prevalence, said for every payment alike, and no model."""
     if request.family == "logistic":
-        return np.full(len(parts.test.labels), parts.train.labels.mean())
-    return _scores(
-        open_model("logistic", fit_logistic(parts.train.features, parts.train.labels)), parts.test, "baseline"
-    )
+        return np.full(len(parts.test.labels), parts.train.labels.mean()), None
+    body = fit_logistic(parts.train.features, parts.train.labels)
+    model = open_model("logistic", body)
+    thresholds = _thresholds(request, parts, model, "baseline")
+    return _scores(model, parts.test, "baseline"), Challenger(body, thresholds)
 
 
-def _thresholds(request: TrainRequest, parts: Split, model: Model) -> Thresholds:
+def _thresholds(request: TrainRequest, parts: Split, model: Model, who: str) -> Thresholds:
     part = parts.between if len(parts.between.labels) >= ENOUGH_BETWEEN else parts.train
-    return metrics.thresholds_for(_scores(model, part, "candidate"), request.budgets)
+    return metrics.thresholds_for(_scores(model, part, who), request.budgets)
 
 
 def _importance(request: TrainRequest, model: Any, names: Sequence[str]) -> dict[str, int]:

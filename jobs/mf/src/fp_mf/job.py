@@ -143,8 +143,15 @@ def _published(request: TrainRequest, out: EvidenceStore) -> MfResult | None:
         return None
     try:
         found = MfResult.model_validate_json(out.get(key))
-        named = [found.eval_report, found.eval_scores, found.mlflow_refs, found.bundle_receipt, found.safe_disable]
-        named.append(found.bundle.manifest if found.bundle else None)
+        named = [
+            found.eval_report,
+            found.eval_scores,
+            found.eval_rows,
+            found.mlflow_refs,
+            found.bundle_receipt,
+            found.safe_disable,
+        ]
+        named += [bundle.manifest for bundle in (found.bundle, found.challenger) if bundle]
         files = parse_strict(read(out, found.bundle_receipt))["files"] if found.bundle_receipt else []
         for ref in [*(ref for ref in named if ref), *(EvidenceRef.model_validate(file) for file in files)]:
             read(out, ref)
@@ -169,11 +176,15 @@ def _publish(
             "pictures": tuple(out.put(training_key(digest, f"pictures/{name}"), body) for name, body in drawn.items()),
             "eval_report": out.put(training_key(digest, "eval_report.json"), full),
             "eval_scores": out.put(training_key(digest, "eval_scores.parquet"), scores),
+            "eval_rows": put_json(
+                out, training_key(digest, "eval_rows.json"), documents.eval_rows(trained).model_dump(mode="json")
+            ),
             "mlflow_refs": tracked,
         }
         if trained.failed:
             return _result(request, trained, "BLOCKED", refs)
-        refs |= _put_bundle(request, out, documents.bundle_files(request, dataset, trained))
+        files = documents.bundle_files(request, dataset, trained)
+        refs |= _put_bundle(request, out, files, documents.challenger_files(request, dataset, trained))
         progress("publish", 2, 3)
         result = _result(request, trained, "TRAINED", refs)
         put_json(out, training_key(digest, "result.json"), result.model_dump(mode="json"))
@@ -216,21 +227,29 @@ def _tracked(
     )  # fmt: skip
 
 
-def _put_bundle(request: TrainRequest, out: EvidenceStore, files: Mapping[str, bytes]) -> dict[str, Any]:
-    manifest = documents.manifest_of(files)
+def _put_bundle(
+    request: TrainRequest, out: EvidenceStore, files: Mapping[str, bytes], beside: Mapping[str, bytes] | None
+) -> dict[str, Any]:
     disable = documents.safe_disable(request, files)
-    folder = f"{BUNDLES}/{manifest.bundle_id}"
-    # The manifest goes last: where one lies, everything it names lies.
-    names = sorted(files, key=lambda name: (name == MANIFEST_FILE, name))
-    refs = [out.put(f"{folder}/{name}", files[name]) for name in names]
-    bundle = BundleRef(bundle_id=manifest.bundle_id, model_digest=manifest.model_digest, manifest=refs[-1])
+    challenger, beside_refs = _put_files(out, beside) if beside is not None else (None, [])
+    bundle, refs = _put_files(out, files)
     receipt = {
         "bundle": bundle.model_dump(mode="json"),
-        "files": [ref.model_dump(mode="json") for ref in refs],
-        "provenance": manifest.model_dump(mode="json"),
+        "files": [ref.model_dump(mode="json") for ref in (*refs, *beside_refs)],
+        "provenance": documents.manifest_of(files).model_dump(mode="json"),
+        "challenger": None if challenger is None else challenger.model_dump(mode="json"),
     }
     return {
         "bundle": bundle,
+        "challenger": challenger,
         "safe_disable": put_json(out, training_key(request.digest, "safe_disable.json"), disable),
         "bundle_receipt": put_json(out, training_key(request.digest, "bundle_receipt.json"), receipt),
     }
+
+
+def _put_files(out: EvidenceStore, files: Mapping[str, bytes]) -> tuple[BundleRef, list[EvidenceRef]]:
+    manifest = documents.manifest_of(files)
+    # The manifest goes last: where one lies, everything it names lies.
+    names = sorted(files, key=lambda name: (name == MANIFEST_FILE, name))
+    refs = [out.put(f"{BUNDLES}/{manifest.bundle_id}/{name}", files[name]) for name in names]
+    return BundleRef(bundle_id=manifest.bundle_id, model_digest=manifest.model_digest, manifest=refs[-1]), refs

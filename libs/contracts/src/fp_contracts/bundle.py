@@ -252,10 +252,18 @@ def tracked_metrics(summary: EvalReport) -> dict[str, int]:
     return found
 
 
+class EvalRows(Closed):
+    """The payments of a test window by event id, in the order in which the report's scores stand."""
+
+    event_ids: tuple[Id, ...]
+
+
 class MfResult(Closed):
     """The last line of the job. Refs are objects below --out; only a candidate that may be promoted is `eligible`.
 
-    `eval_scores`: parquet with event_id and score (float64) of the test rows, for whoever re-scores them.
+    `eval_scores`: parquet with event_id and score (float64) of the test rows, for whoever re-scores them; `eval_rows`:
+    their event ids in order as `EvalRows`, without the scores, for the df process that has to find these.
+    `challenger`: the bundle of the baseline, of the same training, to be scored in shadow; in the receipt too.
 
     `metrics`: rows, features, train_ms, wall_ms, cpu_ms, peak_rss_bytes. With BLOCKED the reports that were reached
     are still named, so a person can read why.
@@ -272,6 +280,8 @@ class MfResult(Closed):
     bundle: BundleRef | None = None
     eval_report: EvidenceRef | None = None
     eval_scores: EvidenceRef | None = None
+    eval_rows: EvidenceRef | None = None
+    challenger: BundleRef | None = None
     mlflow_refs: EvidenceRef | None = None
     bundle_receipt: EvidenceRef | None = None
     safe_disable: EvidenceRef | None = None

@@ -4,6 +4,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from fp_contracts.control_bundles import BundleApprovalGiven as BundleApprovalGiven
+from fp_contracts.control_bundles import BundleRescored as BundleRescored
+from fp_contracts.control_bundles import BundleSwitched as BundleSwitched
 from fp_contracts.envelope import Closed, Hex32, Hex64, Id, TimeUs
 from fp_contracts.runconfig import RunConfig, RunHeader
 from fp_contracts.scratch import ScratchRun
@@ -158,33 +161,6 @@ class PolicySwitched(Closed):
     merged_n: int
 
 
-class BundleApprovalGiven(Closed):
-    """A named person approves the candidate bundle of a run for promotion; the corridor decides whether it counts."""
-
-    type: Literal["bundle_approval_given"] = "bundle_approval_given"
-    bundle_id: Hex32
-    model_digest: Hex64
-    actor: Id
-    reason: str
-
-
-class BundleSwitched(Closed):
-    """A df member reports the merged position from which a registry revision decides.
-
-    `bundle_ref` null = guardrails only, with the `reason` (rolled back, or why nothing named could serve).
-    """
-
-    type: Literal["bundle_switched"] = "bundle_switched"
-    bundle_slot: str
-    revision: int
-    bundle_ref: str | None
-    source: Literal["tenant", "global", "fallback", "guardrails"]
-    effective_us: TimeUs
-    partition: int
-    merged_n: int
-    reason: str = ""
-
-
 class WindowReconciled(Closed):
     """The verdict re-checked every equation over one later window, from its own start and end."""
 
@@ -292,7 +268,7 @@ class RunClosed(Closed):
 
 ControlPayload = Annotated[
     RunPinRequested | RunPinned | ServiceHeartbeat | WindowEnded | PhaseOpened | GatePassed | GateBlocked | RunReady
-    | BudgetPosture | PolicyActivated | PolicySwitched | BundleApprovalGiven | BundleSwitched
+    | BudgetPosture | PolicyActivated | PolicySwitched | BundleApprovalGiven | BundleSwitched | BundleRescored
     | WindowReconciled | TeardownRehearsed | DrillRequested | DrillReported | AlertFired | RunResumeRequested
     | WaiverGranted | RunStopped | VerdictPublished | RunClosed,
     Field(discriminator="type"),

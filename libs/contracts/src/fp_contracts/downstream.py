@@ -53,6 +53,18 @@ class Intent(Closed):
     origin: Literal["DF", "CASE", "HUMAN"]
 
 
+class ShadowScore(Closed):
+    """What the challenger said of a payment, never acted upon. `action`: what its own thresholds ask for.
+
+    Without a score there is a reason: CHALLENGER_ERRORED, none for this payment; CHALLENGER_UNUSABLE, it cannot serve.
+    """
+
+    bundle_ref: Id
+    score: str | None
+    action: Literal["ALLOW", "STEP_UP", "REVIEW", "BLOCK"] | None
+    reason: Literal["CHALLENGER_ERRORED", "CHALLENGER_UNUSABLE"] | None
+
+
 class Decision(Closed):
     """One decision with its intents and everything it rested on."""
 
@@ -69,7 +81,7 @@ class Decision(Closed):
     reason_codes: tuple[str, ...]
     posture: Literal["NORMAL", "DEGRADED_CONTEXT", "GUARDRAILS_ONLY", "FAIL_CLOSED"]
     bundle_ref: str | None
-    shadow: tuple[str, ...] = ()
+    shadow: tuple[ShadowScore, ...] = ()
     policy_rev: str
     snapshot_hash: Hex64
     feature_vector: str

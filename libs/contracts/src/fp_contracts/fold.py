@@ -36,6 +36,7 @@ class RunState:
     switched: tuple[c.PolicySwitched, ...] = ()
     approvals: tuple[c.BundleApprovalGiven, ...] = ()
     bundles: tuple[c.BundleSwitched, ...] = ()
+    rescored: tuple[c.BundleRescored, ...] = ()
     reconciled: Mapping[int, c.WindowReconciled] = field(default_factory=dict)
     rehearsals: tuple[c.TeardownRehearsed, ...] = ()
     drills: Mapping[str, c.DrillRequested] = field(default_factory=dict)
@@ -103,7 +104,7 @@ def fold(state: RunState, event: c.ControlPayload) -> RunState:
             return replace(state, reconciled={event.window: event, **state.reconciled})
         case c.PolicyActivated() | c.PolicySwitched() | c.AlertFired() | c.WaiverGranted():
             return _collect(state, event)
-        case c.BundleApprovalGiven() | c.BundleSwitched() | c.TeardownRehearsed():
+        case c.BundleApprovalGiven() | c.BundleSwitched() | c.BundleRescored() | c.TeardownRehearsed():
             return _collect(state, event)
         case c.RunResumeRequested():
             return _resume(state, event)
@@ -118,8 +119,8 @@ def fold(state: RunState, event: c.ControlPayload) -> RunState:
 
 
 _Collected = (
-    c.PolicyActivated | c.PolicySwitched | c.BundleApprovalGiven | c.BundleSwitched | c.TeardownRehearsed
-    | c.AlertFired | c.WaiverGranted
+    c.PolicyActivated | c.PolicySwitched | c.BundleApprovalGiven | c.BundleSwitched | c.BundleRescored
+    | c.TeardownRehearsed | c.AlertFired | c.WaiverGranted
 )  # fmt: skip
 
 
@@ -136,6 +137,8 @@ def _collect(state: RunState, event: _Collected) -> RunState:
             return replace(state, bundles=(*state.bundles, event))
         case c.TeardownRehearsed() if event not in state.rehearsals:
             return replace(state, rehearsals=(*state.rehearsals, event))
+        case c.BundleRescored() if event not in state.rescored:
+            return replace(state, rescored=(*state.rescored, event))
         case c.AlertFired() if event not in state.alerts:
             return replace(state, alerts=(*state.alerts, event))
         case c.WaiverGranted() if event not in state.waivers:

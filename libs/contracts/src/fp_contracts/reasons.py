@@ -57,6 +57,13 @@ class Degrade(StrEnum):
     RULE_ERRORED = "RULE_ERRORED"
 
 
+class Unscored(StrEnum):
+    """Why a challenger has no score in a decision; never a reason of the decision itself."""
+
+    CHALLENGER_ERRORED = "CHALLENGER_ERRORED"
+    CHALLENGER_UNUSABLE = "CHALLENGER_UNUSABLE"
+
+
 class Action(StrEnum):
     """What a decision asks for."""
 

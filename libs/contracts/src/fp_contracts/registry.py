@@ -33,7 +33,10 @@ class Scope(Closed):
 
 
 class BundlePublished(Closed):
-    """A trained bundle may be asked for; `capabilities` is what a server must offer to score it."""
+    """A trained bundle may be asked for; `capabilities` is what a server must offer to score it.
+
+    `eval_rows` names the payments of its evaluation in order: a df process scores them again before it is promoted.
+    """
 
     type: Literal["BUNDLE_PUBLISHED"] = "BUNDLE_PUBLISHED"
     scope: Scope
@@ -44,6 +47,7 @@ class BundlePublished(Closed):
     capabilities: tuple[str, ...]
     dataset_fingerprint: Hex64
     eval_report: EvidenceRef
+    eval_rows: EvidenceRef | None = None
     requester: Id
     at_us: TimeUs
 
@@ -113,12 +117,44 @@ class BundleRetired(Closed):
     at_us: TimeUs
 
 
+class BundleChallengerNamed(Closed):
+    """A bundle is scored beside what decides and never acts: from the first switch at or after `effective_us` on.
+
+    Of switches that are settled after this, that is. `previous` is the challenger it replaces; `challenger_revision`
+    counts a scope's challengers, apart from its activations.
+    """
+
+    type: Literal["BUNDLE_CHALLENGER_NAMED"] = "BUNDLE_CHALLENGER_NAMED"
+    scope: Scope
+    bundle: BundleRef
+    previous: BundleRef | None
+    challenger_revision: int = Field(ge=1)
+    effective_us: TimeUs
+    actor: Id
+    at_us: TimeUs
+
+
+class BundleChallengerWithdrawn(Closed):
+    """`previous` is not scored any more, from the first switch on that a naming would take effect at."""
+
+    type: Literal["BUNDLE_CHALLENGER_WITHDRAWN"] = "BUNDLE_CHALLENGER_WITHDRAWN"
+    scope: Scope
+    previous: BundleRef
+    challenger_revision: int = Field(ge=1)
+    effective_us: TimeUs
+    actor: Id
+    reason: str
+    at_us: TimeUs
+
+
 RegistryPayload = Annotated[
-    BundlePublished | BundleApproved | BundlePromotedActive | BundleRolledBack | BundleRefused | BundleRetired,
+    BundlePublished | BundleApproved | BundlePromotedActive | BundleRolledBack | BundleRefused | BundleRetired
+    | BundleChallengerNamed | BundleChallengerWithdrawn,
     Field(discriminator="type"),
-]
+]  # fmt: skip
 REGISTRY_MODELS = (
     BundlePublished, BundleApproved, BundlePromotedActive, BundleRolledBack, BundleRefused, BundleRetired,
+    BundleChallengerNamed, BundleChallengerWithdrawn,
 )  # fmt: skip
 _ADAPTER: TypeAdapter[RegistryPayload] = TypeAdapter(RegistryPayload)
 
@@ -133,11 +169,13 @@ def read_registry(body: bytes) -> tuple[Envelope, RegistryPayload]:
 
 
 def registry_event_id(event: RegistryPayload) -> str:
-    """Derived identity: publishing again after a crash repeats it. Activations by revision, the others by content."""
+    """Derived identity: publishing again after a crash repeats it. By revision where there is one, else by content."""
     scope = event.scope
     place = (scope.environment, scope.mode, scope.bundle_slot, scope.tenant)
     if isinstance(event, BundlePromotedActive | BundleRolledBack):
         return h32("registry", *place, "revision", str(event.revision))
+    if isinstance(event, BundleChallengerNamed | BundleChallengerWithdrawn):
+        return h32("registry", *place, "challenger", str(event.challenger_revision))
     what = event.model_dump_json(exclude={"at_us"})
     return h32("registry", *place, event.type, what)
 

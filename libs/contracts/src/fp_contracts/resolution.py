@@ -11,6 +11,8 @@ from fp_contracts.bundle import BundleRef
 from fp_contracts.registry import (
     GLOBAL,
     BundleApproved,
+    BundleChallengerNamed,
+    BundleChallengerWithdrawn,
     BundlePromotedActive,
     BundlePublished,
     BundleRefused,
@@ -33,11 +35,21 @@ class Activation:
 
 
 @dataclass(frozen=True, slots=True)
+class Challenge:
+    """What is scored beside, from `effective_us` on; `bundle` None = nothing, the challenger was withdrawn."""
+
+    revision: int
+    effective_us: int
+    bundle: BundleRef | None
+
+
+@dataclass(frozen=True, slots=True)
 class ScopeState:
-    """One scope: its activations by revision, and the event times that were settled, by activation or refusal."""
+    """One scope: activations and challengers by revision, and the event times settled by activation or refusal."""
 
     activations: tuple[Activation, ...] = ()
     settled: frozenset[int] = frozenset()
+    challenges: tuple[Challenge, ...] = ()
 
     @property
     def revision(self) -> int:
@@ -48,6 +60,15 @@ class ScopeState:
     def active(self) -> BundleRef | None:
         """The one ACTIVE bundle; None = guardrails only."""
         return self.activations[-1].bundle if self.activations else None
+
+    @property
+    def challenger(self) -> BundleRef | None:
+        """The one challenger; None = nothing is scored beside."""
+        return self.challenges[-1].bundle if self.challenges else None
+
+    def challenge_at(self, order_us: int) -> Challenge | None:
+        """The challenge in force at an event time."""
+        return next((found for found in reversed(self.challenges) if found.effective_us <= order_us), None)
 
     def at(self, order_us: int) -> Activation | None:
         """The activation in force at an event time."""
@@ -82,9 +103,11 @@ def fold(registry: Registry, event: RegistryPayload) -> Registry:
             return _activate(registry, event)
         case BundleRefused():
             return _settle(registry, event)
+        case BundleChallengerNamed() | BundleChallengerWithdrawn():
+            return _challenge(registry, event)
         case BundleRetired():
-            if any(state.active == event.bundle for state in registry.scopes.values()):
-                return _passed_over(registry, event, "retired while active")
+            if any(event.bundle in (state.active, state.challenger) for state in registry.scopes.values()):
+                return _passed_over(registry, event, "retired while active or challenger")
             return replace(registry, retired=registry.retired | {event.bundle.model_digest})
         case _:
             assert_never(event)
@@ -105,6 +128,39 @@ def promotion_faults(registry: Registry, event: BundlePromotedActive | BundleRol
     if fallback is not None and event.bundle is not None and fallback.model_digest == event.bundle.model_digest:
         faults.append("the bundle is its own fallback")
     return tuple(faults)
+
+
+def challenger_faults(registry: Registry, event: BundleChallengerNamed | BundleChallengerWithdrawn) -> tuple[str, ...]:
+    """Why a challenger may not be named or withdrawn; empty = it may. It never acts, so nobody has to approve it."""
+    state, faults = registry.scope(event.scope), []
+    last = state.challenges[-1] if state.challenges else Challenge(0, event.effective_us, None)
+    if event.challenger_revision != last.revision + 1:
+        faults.append(f"challenger revision {event.challenger_revision} does not follow {last.revision}")
+    if event.previous != last.bundle:
+        faults.append("another bundle is the challenger than the one it replaces")
+    if event.effective_us < last.effective_us:
+        faults.append("effective before the challenger revision it follows")
+    if isinstance(event, BundleChallengerNamed):
+        known = registry.published.get(event.bundle.bundle_id)
+        if known is None or known.bundle != event.bundle:
+            faults.append("the bundle is not published")
+        if event.bundle.model_digest in registry.retired:
+            faults.append("the bundle is retired")
+        if state.active is not None and state.active.model_digest == event.bundle.model_digest:
+            faults.append("the bundle is active")
+    return tuple(faults)
+
+
+def _challenge(registry: Registry, event: BundleChallengerNamed | BundleChallengerWithdrawn) -> Registry:
+    state = registry.scope(event.scope)
+    named = event.bundle if isinstance(event, BundleChallengerNamed) else None
+    challenge = Challenge(event.challenger_revision, event.effective_us, named)
+    if challenge in state.challenges:
+        return registry
+    if faults := challenger_faults(registry, event):
+        return _passed_over(registry, event, "; ".join(faults))
+    grown = replace(state, challenges=(*state.challenges, challenge))
+    return replace(registry, scopes={**registry.scopes, event.scope: grown})
 
 
 def _bundle_faults(registry: Registry, event: BundlePromotedActive | BundleRolledBack) -> list[str]:
@@ -130,7 +186,8 @@ def _activate(registry: Registry, event: BundlePromotedActive | BundleRolledBack
     faults = promotion_faults(registry, event)
     if faults:
         return _passed_over(registry, event, "; ".join(faults))
-    grown = ScopeState((*state.activations, activation), state.settled | {event.effective_us})
+    settled = state.settled | {event.effective_us}
+    grown = replace(state, activations=(*state.activations, activation), settled=settled)
     return replace(registry, scopes={**registry.scopes, event.scope: grown})
 
 
@@ -187,6 +244,21 @@ def resolve(registry: Registry, scope: Scope, order_us: int, unusable: Callable[
             return Resolution("fallback", found.fallback, found.revision, tuple(skipped))
         skipped.append((found.fallback.bundle_id, why))
     return Resolution("guardrails", None, revision, tuple(skipped))
+
+
+def challenger_at(registry: Registry, scope: Scope, order_us: int, deciding: BundleRef | None) -> BundleRef | None:
+    """The bundle that is scored beside the deciding one at an event time: tenant → global; never the same model twice.
+
+    Whether it can serve is not asked: one that cannot says so in each decision, and disturbs none.
+    """
+    for tenant in dict.fromkeys((scope.tenant, GLOBAL)):
+        found = registry.scope(scope.model_copy(update={"tenant": tenant})).challenge_at(order_us)
+        if found is None:
+            continue
+        if found.bundle is None or (deciding is not None and found.bundle.model_digest == deciding.model_digest):
+            return None
+        return found.bundle
+    return None
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,8 @@
 import typer
 from rich.table import Table
 
-from fp_operator import approving, effect, pinning, project
+from fp_contracts.reasons import Action
+from fp_operator import approving, catalogue, comparing, effect, pinning, project
 from fp_operator.cli.output import (
     DryRunOption,
     Format,
@@ -25,7 +26,10 @@ _MONEY = (
     ("fraud money blocked", "fraud_blocked_minor"), ("fraud money stopped", "fraud_stopped_minor"),
     ("legitimate money blocked", "legit_blocked_minor"),
 )  # fmt: skip
-models = typer.Typer(help="Model bundles of a run: approve one, and see what it changed.", no_args_is_help=True)
+_BLOCKED = (("fraud money blocked", "fraud_blocked_minor"), ("legitimate money blocked", "legit_blocked_minor"))
+models = typer.Typer(
+    help="Model bundles: approve one, list them, compare two, see what one changed.", no_args_is_help=True
+)
 
 
 @models.command()
@@ -48,6 +52,56 @@ def approve(
             emit_json(document | {"dry_run": dry_run})
             return
         typer.echo(f"{actor} approved bundle {bundle.bundle_id} of {state.platform_run_id}\nnext: fp watch")
+
+
+@models.command("list")
+def list_(output: Format = OutputOption) -> None:
+    """Every bundle of the registry: family, state and where it is active."""
+    with told(), reading(project.state_dir()) as reader:
+        rows = catalogue.bundles(catalogue.read_registries(reader.consumer))
+    if output is Format.JSON:
+        emit_json({"bundles": rows})
+        return
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    columns = ("state", "family", "bundle_id", "policy_rev", "environment", "published")
+    for heading in columns:
+        table.add_column(heading, overflow="fold")
+    for row in rows:
+        table.add_row(*(str(row[name] or "") for name in columns))
+    console().print(table if rows else "no bundle was published yet: one is with P15 of `fp run --scope full`")
+
+
+@models.command()
+def compare(run: str | None = RunArgument, output: Format = OutputOption) -> None:
+    """Champion and challenger on the same decisions of window 2, by what was known when it ended."""
+    with told(), reading(project.state_dir()) as reader:
+        found = comparing.of_run(reader.conn, reader.state(run))
+    if output is Format.JSON:
+        emit_json(found.document())
+        return
+    show_comparison(found)
+
+
+def show_comparison(found: comparing.Comparison) -> None:
+    """The comparison as tables for people."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in ("window 2", "champion", "challenger"):
+        table.add_column(heading, justify="left" if heading == "window 2" else "right")
+    sides = (found.champion, found.challenger)
+    table.add_row("bundle", *(side.bundle_ref.removeprefix("bundle:")[:12] for side in sides))
+    table.add_row("average precision", *(_share(side.average_precision_ppm) for side in sides))
+    table.add_row(f"card precision @ {found.per_day} a day", *(_share(side.card_precision_ppm) for side in sides))
+    for name, field in _BLOCKED:
+        table.add_row(name, *(f"{getattr(side, field) / 100:,.2f} {found.currency}" for side in sides))
+    for action in Action:
+        table.add_row(f"asks for {action.value}", *(f"{side.by_action[action.value]:,}" for side in sides))
+    left_out = "".join(f", {n:,} {why}" for why, n in found.unscored.items())
+    console().print(table)
+    console().print(
+        f"{found.payments:,} payments scored by both{left_out}; same action for {found.agreed:,}, rank correlation"
+        f" {_share(found.rank_correlation_ppm)}\nfigures over {found.known:,} payments with {found.frauds} frauds, as"
+        " known when window 2 ended; actions are those of the thresholds alone"
+    )
 
 
 @models.command("effect")

@@ -18,7 +18,8 @@ from fp_runtime.process import running
 
 def decide() -> None:
     """Decide every payment of every run, until asked to stop."""
-    config, shared, catalogue = settings.load(DfSettings), member.Shared(), policies()
+    config, catalogue = settings.load(DfSettings), policies()
+    shared = member.Shared(rescore=member.Rescorer(config))
     make = partial(Participant, config, member.evaluators(config, catalogue), shared.react, shared.metrics)
     with running(config, make) as process:
         while (state := process.participant.wait_for_run(process.stopping)) is not None:

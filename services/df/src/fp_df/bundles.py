@@ -7,10 +7,11 @@ import structlog
 from fp_contracts import topics
 from fp_contracts.bundle import BundleRef
 from fp_contracts.records import RecordError
-from fp_contracts.registry import read_registry
+from fp_contracts.registry import BundlePublished, read_registry
 from fp_df.domain import Scored
 from fp_df.models import Models
 from fp_df.serving import BundlePlan, Served, Switchboard
+from fp_df.shadow import Beside
 from fp_runtime.bus import Consumer, Record
 from fp_runtime.readback import read_back
 
@@ -28,6 +29,8 @@ class Bundles:
         self._clock = clock
         self._looked_at = clock()
         self._board = Switchboard(plan, models.fault)
+        self.beside = Beside(models.score)
+        """Scores challengers; see Beside.shadows."""
         place = (topics.REGISTRY_EVENTS, plan.partition)
         ends = consumer.ends([place])
         for record in read_back(consumer, consumer.begins([place]), ends):
@@ -61,6 +64,10 @@ class Bundles:
     def served(self, effective_us: int) -> Served:
         """What decides from a settled switch on, or from the beginning (NONE_TS)."""
         return self._board.served(effective_us)
+
+    def offered(self) -> Sequence[BundlePublished]:
+        """Bundles published in the run's scope so far; also for other threads."""
+        return self._board.offered()
 
     def score(self, bundle: BundleRef, vectors: Sequence[tuple[float, ...]]) -> list[Scored]:
         """See Models.score."""

@@ -133,7 +133,7 @@ def _stored(conn: Connection, plan: RunPlan, end_us: int, models: Scores) -> dic
     """The facts that tables tell, by their names."""
     run, truths = plan.run, _truths(conn, plan.run)
     within, replay = _within(plan, truths), Replay(run, plan.switches, served_of(plan, truths), models)
-    for body in _bodies(conn, run, "df:", topics.RTDL, end_us):
+    for body in bodies(conn, run, "df:", topics.RTDL, end_us):
         replay.take(body)
     replay.close()
     chains, faults = _chains(conn, end_us, within, replay.fingerprints)
@@ -159,7 +159,7 @@ def _chains(
 ) -> tuple[dict[str, tuple[int, str]], list[str]]:
     """As `chain_facts`, of the records in the outbox; the rows must end as they do."""
     run = within["run"]
-    audited = chain.from_iterable(_bodies(conn, run, prefix, topics.AUDIT, end_us) for prefix in ("df:", "al:"))
+    audited = chain.from_iterable(bodies(conn, run, prefix, topics.AUDIT, end_us) for prefix in ("df:", "al:"))
     chains, faults = chain_facts(run, audited, fingerprints)
     heads = _stored_heads(conn, within)
     faults += [f"{name}: rows and records end differently" for name in sorted(heads.keys() | chains.keys())
@@ -191,7 +191,7 @@ def _acted(conn: Connection, within: Mapping[str, Any]) -> set[str]:
     return {str(action_id) for (action_id,) in rows}
 
 
-def _bodies(conn: Connection, run: str, prefix: str, topic: str, before_us: int) -> Iterator[bytes]:
+def bodies(conn: Connection, run: str, prefix: str, topic: str, before_us: int) -> Iterator[bytes]:
     """Exact bytes of the records before an event time that sources of a prefix wrote to a topic, streamed."""
     with conn.transaction(), conn.cursor(name="bodies") as cur:
         cur.itersize = 2_000

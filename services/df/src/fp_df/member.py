@@ -1,14 +1,18 @@
 """One df member over a run: builds the decider, turns until the run is over, reports switches to the control thread."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 
-from fp_contracts.control import BundleSwitched, PolicySwitched
+import structlog
+
+from fp_contracts import topics
+from fp_contracts.control import BundleRescored, BundleSwitched, PolicySwitched
 from fp_contracts.evaluation import Evaluation
 from fp_contracts.fold import RunState
-from fp_df import facts
+from fp_contracts.registry import BundlePublished
+from fp_df import facts, rescoring
 from fp_df.act_adapters import HttpActuator, PgActions
 from fp_df.actions import Actor
 from fp_df.adapters import PgStore
@@ -23,12 +27,16 @@ from fp_df.service import Decider
 from fp_df.settings import DfSettings
 from fp_runtime.bus import FetchProfile
 from fp_runtime.controllog import Event
+from fp_runtime.errors import Unavailable
 from fp_runtime.evidence import open_store
 from fp_runtime.kafka import open_consumer
 from fp_runtime.kafka_rounds import open_rounds
 from fp_runtime.participant import Evaluate, Participant
 from fp_runtime.postgres import connect
 from fp_runtime.process import Process
+
+log = structlog.get_logger()
+RESCORE_AGAIN_S = 5.0
 
 
 @dataclass(slots=True)
@@ -49,6 +57,8 @@ class Shared:
     decider: Decider | None = None
     plan: RunPlan | None = None
     reported: set[tuple[int, int]] = field(default_factory=set)
+    rescore: Callable[[str, BundlePublished], BundleRescored | None] = lambda *_: None
+    """(run, offered) to what df makes of its evaluation; None = not now. Called by the control thread."""
 
     def metrics(self) -> dict[str, int]:
         """Numbers for the heartbeat."""
@@ -68,7 +78,18 @@ class Shared:
                     if event is None or event in state.switched or event in state.bundles:
                         continue  # nothing changed, or it was said before the last restart
                     events.append((event, (str(part), str(event.effective_us))))
-        return events
+        return [*events, *self._rescored(decider, state)]
+
+    def _rescored(self, decider: Decider, state: RunState) -> Iterator[Event]:
+        """The member with partition 0 scores the evaluation of each published bundle again, once."""
+        if 0 not in decider.partitions:
+            return
+        answered = {event.bundle_id for event in state.rescored}
+        for offered in decider.offered():
+            if offered.eval_rows is not None and offered.bundle.bundle_id not in answered:
+                event = self.rescore(state.platform_run_id, offered)
+                if event is not None:
+                    yield event, (event.bundle_id,)
 
 
 def switch_event(plan: RunPlan, partition: Partition, place: int, n: int) -> PolicySwitched | BundleSwitched | None:
@@ -156,7 +177,42 @@ def bundles_of(settings: DfSettings, plan: RunPlan, closing: ExitStack) -> Bundl
 
 def models_of(settings: DfSettings) -> Models:
     """The bundles of the learning store; it is opened when the first one is asked for."""
-    return Models(lambda: open_store(settings.learning_url or settings.archive_url, settings.s3_endpoint))
+    return Models(lambda: open_store(learning_url(settings), settings.s3_endpoint))
+
+
+def learning_url(settings: DfSettings) -> str:
+    """Where bundles and evaluations lie."""
+    return settings.learning_url or settings.archive_url
+
+
+class Rescorer:
+    """See Shared.rescore: once per bundle, over a connection of its own; a store that is down is asked again later."""
+
+    def __init__(self, settings: DfSettings, clock: Callable[[], float] = time.monotonic) -> None:
+        self._settings = settings
+        self._clock = clock
+        self._wait_until = 0.0
+        self._answers: dict[tuple[str, str], BundleRescored] = {}
+
+    def __call__(self, run: str, offered: BundlePublished) -> BundleRescored | None:
+        """What df makes of the evaluation of this bundle."""
+        key = run, offered.bundle.bundle_id
+        if key not in self._answers:
+            if self._clock() < self._wait_until:
+                return None
+            try:
+                self._answers[key] = self._rescored(run, offered)
+            except Unavailable as error:
+                log.error("rescoring_waits", bundle_id=offered.bundle.bundle_id, why=str(error))
+                self._wait_until = self._clock() + RESCORE_AGAIN_S
+                return None
+        return self._answers[key]
+
+    def _rescored(self, run: str, offered: BundlePublished) -> BundleRescored:
+        store = open_store(learning_url(self._settings), self._settings.s3_endpoint)
+        with connect(self._settings.pg_dsn, f"{self._settings.instance}/rescoring") as conn:
+            bodies = facts.bodies(conn, run, "df:", topics.RTDL, 2**62)
+            return rescoring.rescore(offered, store, bodies, Models(lambda: store))
 
 
 def serve(settings: DfSettings, catalogue: Catalogue, shared: Shared, process: Process, state: RunState) -> None:

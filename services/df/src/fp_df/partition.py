@@ -15,6 +15,7 @@ from fp_df.plan import INPUTS, RunPlan
 from fp_df.policy import Policy
 from fp_df.records import RecordWriter
 from fp_df.serving import NOTHING, Served, advice
+from fp_df.shadow import Shadow
 from fp_df.snapshot import Snapshot, read_snapshot
 from fp_features import CORE_V1, AccountState
 from fp_runtime.bus import Record
@@ -32,7 +33,7 @@ def _no_bundle(_: int) -> Served:
 
 @dataclass(slots=True)
 class Case:
-    """One payment in its order, to be decided. Where `served` names a bundle, its score is put in first."""
+    """One payment in its order, to be decided. Where `served` names a bundle or challenger, scores are put in first."""
 
     n: int
     snapshot: Snapshot
@@ -43,6 +44,7 @@ class Case:
     trace: bytes | None
     served: Served
     scored: Scored | None = None
+    shadow: Shadow | None = None
 
 
 class Partition:
@@ -78,7 +80,7 @@ class Partition:
         )
         self._served = served
         self._serving = dict(truth.serving)
-        if not self._serving and (first := served(NONE_TS)).revision:
+        if not self._serving and (first := served(NONE_TS)) != NOTHING:
             self._serving[0] = first
         self._now = self._serving[max(self._serving)] if self._serving else NOTHING
         self.cases: list[Case] = []
@@ -183,7 +185,7 @@ class Partition:
         write, batch, run = self._writer.write, self._batch, self._plan.run
         order_us, trace = case.order_us, case.trace
         key = decided.snapshot.account_id or decided.snapshot.flow_id
-        rendered = payloads.render(decided, self.part, case.offset)
+        rendered = payloads.render(decided, self.part, case.offset, case.shadow)
         link, payload = payloads.decided_link(
             run, self._chain, self._chain_seq + 1, self._chain_hash, decided, rendered
         )

@@ -15,6 +15,7 @@ from fp_contracts.derive import vector_text
 from fp_df import ids
 from fp_df.audit import Link
 from fp_df.domain import INTENTS, Decided
+from fp_df.shadow import Shadow
 from fp_df.snapshot import Origin
 from fp_features import pack
 
@@ -29,8 +30,8 @@ class Rendered(NamedTuple):
     source_event: str
 
 
-def render(decided: Decided, part: int, offset: int) -> Rendered:
-    """A decision on the snapshot at `offset` of rtdl partition `part`."""
+def render(decided: Decided, part: int, offset: int, shadow: Shadow | None = None) -> Rendered:
+    """A decision on the snapshot at `offset` of rtdl partition `part`; `shadow` is told and not compared (ADR 16)."""
     snapshot = decided.snapshot
     payment = snapshot.payment
     event_id, digest = _text(snapshot.event_id), snapshot.snapshot_hash
@@ -51,7 +52,7 @@ def render(decided: Decided, part: int, offset: int) -> Rendered:
     compared = f'{head}{middle}{tail}"snapshot_hash":"{digest}","subject":{event_id}}}'
     source_event = f'{{"event_id":{event_id},"origin":{_origin(snapshot.origin)}}}'
     payload = (
-        f'{head}"decision_id":"{decided.decision_id}",{middle}"intents":[{_intent(decided)}],{tail}"shadow":[],'
+        f'{head}"decision_id":"{decided.decision_id}",{middle}"intents":[{_intent(decided)}],{tail}"shadow":[{_shadow(shadow)}],'
         f'"snapshot_hash":"{digest}","snapshot_offset":{{"offset":{offset},"partition":{part},{_RTDL},'
         f'"source_event":{source_event},"supersedes":null}}'
     )
@@ -80,6 +81,15 @@ def _intent(decided: Decided) -> str:
         return ""
     one = f'"{decided.action_id}"'
     return f'{{"action_id":{one},"idempotency_key":{one},"kind":"{INTENTS[decided.action]}","origin":"DF"}}'
+
+
+def _shadow(shadow: Shadow | None) -> str:
+    if shadow is None:
+        return ""
+    return (
+        f'{{"action":{_text(shadow.action)},"bundle_ref":{_text(shadow.bundle_ref)},'
+        f'"reason":{_text(shadow.reason)},"score":{_score(shadow.score)}}}'
+    )
 
 
 def _score(score: float | None) -> str:

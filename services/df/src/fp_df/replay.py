@@ -9,7 +9,7 @@ import orjson
 from fp_contracts.bundle import BundleRef
 from fp_contracts.canonical import trusted_bytes
 from fp_contracts.derive import vector_bytes
-from fp_contracts.reasons import Action, Degrade
+from fp_contracts.reasons import Action, Degrade, Unscored
 from fp_contracts.timestamps import to_us
 from fp_df import domain, payloads
 from fp_df.domain import SCHEMA_MISMATCH, Scored, Switch
@@ -17,8 +17,10 @@ from fp_df.marks import Truth
 from fp_df.plan import RunPlan
 from fp_df.policy import Policy
 from fp_df.serving import NOTHING, Served, advice
+from fp_df.shadow import Shadow, recorded_shadow, shadow_of
 from fp_df.snapshot import Snapshot, origin_of
 from fp_features import CORE_V1, Payment, unpack
+from fp_runtime.errors import Unavailable
 
 _OF_SNAPSHOT = frozenset({Degrade.JOIN_TIMEOUT, Degrade.WINDOW_END, Degrade.FLOW_REBIND})
 _BATCH = 500
@@ -43,6 +45,7 @@ class _Case(NamedTuple):
     vector: tuple[float, ...]
     order_us: int
     served: Served
+    told: Shadow | None
 
 
 def _guardrails(_part: int, _order_us: int) -> Served:
@@ -71,6 +74,8 @@ class Replay:
     models: Scores | None = None
     replayed: int = 0
     unequal: int = 0
+    unchecked: int = 0
+    """Scores of challengers that cannot be opened any more."""
     fingerprints: dict[str, str] = field(default_factory=dict)
     """decision_id -> what R3 compares of it, recomputed."""
     actions: set[str] = field(default_factory=set)
@@ -87,27 +92,47 @@ class Replay:
         self.actions.update(intent["action_id"] for intent in recorded["intents"])
         try:
             case = self._case(recorded, to_us(envelope["ts_utc"]))
-            if case.served.bundle is None:
-                self._compare(case, None)
+            if case.served.bundle is None and case.served.challenger is None:
+                self._compare(case, None, None)
             else:
                 self._waiting.append(case)
-        except (KeyError, TypeError, ValueError):
+        except (LookupError, TypeError, ValueError):
             self.unequal += 1
         if len(self._waiting) == _BATCH:
             self.close()
 
     def close(self) -> None:
-        """Score and compare what waits. Unavailable when its bundle cannot be opened."""
-        groups: dict[str, list[_Case]] = {}
-        for case in self._waiting:
-            groups.setdefault(str(case.served.ref), []).append(case)
-        self._waiting = []
-        for group in groups.values():
-            bundle = group[0].served.bundle
+        """Score and compare what waits. Unavailable when the bundle that decided cannot be opened."""
+        waiting, self._waiting = self._waiting, []
+        scored = self._scored({at: case.served.bundle for at, case in enumerate(waiting)}, waiting)
+        shadows = self._shadows(waiting)
+        for at, case in enumerate(waiting):
+            self._compare(case, scored.get(at), shadows[at])
+
+    def _scored(self, bundles: Mapping[int, BundleRef | None], cases: Sequence[_Case]) -> dict[int, Scored]:
+        """Scores by place in `cases`, of those that name a bundle: one call per bundle."""
+        places: dict[str, list[int]] = {}
+        for at, bundle in bundles.items():
+            if bundle is not None:
+                places.setdefault(bundle.bundle_id, []).append(at)
+        found: dict[int, Scored] = {}
+        for group in places.values():
+            bundle = bundles[group[0]]
             assert bundle is not None
             assert self.models is not None
-            for case, scored in zip(group, self.models.score(bundle, [c.vector for c in group]), strict=True):
-                self._compare(case, scored)
+            found |= zip(group, self.models.score(bundle, [cases[at].vector for at in group]), strict=True)
+        return found
+
+    def _shadows(self, cases: Sequence[_Case]) -> list[Shadow | None]:
+        """What each record must say of the challenger. That it could not serve then is an input, as recorded."""
+        asked = {at: case.served.challenger.bundle for at, case in enumerate(cases)
+                 if case.served.challenger is not None and not _told_unusable(case)}  # fmt: skip
+        try:
+            scored = self._scored(asked, cases)
+        except Unavailable:
+            self.unchecked += len(asked)  # it decides nothing: what it said stands as recorded
+            return [case.told if at in asked else _unusable(case) for at, case in enumerate(cases)]
+        return [shadow_of(asked[at], scored[at]) if at in asked else _unusable(case) for at, case in enumerate(cases)]
 
     def _case(self, recorded: Mapping[str, Any], order_us: int) -> _Case:
         snapshot, vector = _inputs(recorded), unpack(vector_bytes(recorded["feature_vector"]))
@@ -117,12 +142,13 @@ class Replay:
             if len(vector) != len(CORE_V1.names):
                 raise ValueError(f"{len(vector)} features are no vector")
             served = self.served(part, order_us)
-        return _Case(recorded, recorded["decision_id"], part, offset, snapshot, vector, order_us, served)
+        told = None if served.challenger is None else recorded_shadow(recorded["shadow"][0])
+        return _Case(recorded, recorded["decision_id"], part, offset, snapshot, vector, order_us, served, told)
 
-    def _compare(self, case: _Case, scored: Scored | None) -> None:
+    def _compare(self, case: _Case, scored: Scored | None, shadow: Shadow | None) -> None:
         recorded, policy = case.recorded, domain.policy_at(self.switches, case.order_us)
         decided = domain.make_decision(self.run, case.snapshot, case.vector, policy, advice(case.served, scored))
-        again = payloads.render(decided, case.part, case.offset)
+        again = payloads.render(decided, case.part, case.offset, shadow)
         self.fingerprints[case.decision_id] = again.fingerprint
         self.unequal += again.payload.encode() != trusted_bytes(recorded)
 
@@ -131,6 +157,17 @@ def without_model(recorded: Mapping[str, Any], policy: Policy) -> Action:
     """What the guardrails alone ask for on the recorded inputs of a decision: no feature rests on what was decided."""
     snapshot, vector = _inputs(recorded), unpack(vector_bytes(recorded["feature_vector"]))
     return domain.judge(snapshot.schema_digest, snapshot.degrade_reasons, vector, policy)[0]
+
+
+def _told_unusable(case: _Case) -> bool:
+    """Whether the challenger could not serve: by the journal, or by the record itself after a restart without it."""
+    assert case.served.challenger is not None
+    assert case.told is not None
+    return bool(case.served.challenger.fault) or case.told.reason == Unscored.CHALLENGER_UNUSABLE
+
+
+def _unusable(case: _Case) -> Shadow | None:
+    return None if case.served.challenger is None else shadow_of(case.served.challenger.bundle, None)
 
 
 def _inputs(recorded: Mapping[str, Any]) -> Snapshot:

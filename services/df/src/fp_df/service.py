@@ -6,11 +6,13 @@ from typing import Protocol
 from fp_contracts import topics
 from fp_contracts.bundle import BundleRef
 from fp_contracts.header import NONE_TS
+from fp_contracts.registry import BundlePublished
 from fp_df.domain import Scored, Switch
 from fp_df.marks import Batch, StateMark, Truth
 from fp_df.partition import Case, Partition
 from fp_df.plan import RunPlan
 from fp_df.serving import NOTHING, Served
+from fp_df.shadow import Beside, Challenger
 from fp_runtime import outbox
 from fp_runtime.bus import Consumer, Producer
 from fp_runtime.errors import Unavailable
@@ -57,6 +59,9 @@ class Store(Protocol):
 class Models(Protocol):
     """What decides beside the guardrails: the registry up to now, and the scores of its bundles. Raises Unavailable."""
 
+    beside: Beside
+    """Scores challengers, which never raises."""
+
     def turn(self) -> None:
         """Look for what settles an open switch."""
         ...
@@ -69,6 +74,10 @@ class Models(Protocol):
         """What decides from a settled switch on, or from the beginning (NONE_TS)."""
         ...
 
+    def offered(self) -> Sequence[BundlePublished]:
+        """Bundles published in the run's scope so far; also for other threads."""
+        ...
+
     def score(self, bundle: BundleRef, vectors: Sequence[tuple[float, ...]]) -> list[Scored]:
         """What a bundle says of each vector, with the same bits in every batch."""
         ...
@@ -76,6 +85,9 @@ class Models(Protocol):
 
 class NoModels:
     """Guardrails only."""
+
+    def __init__(self) -> None:
+        self.beside = Beside(self.score)
 
     def turn(self) -> None:
         """See Models."""
@@ -87,6 +99,10 @@ class NoModels:
     def served(self, effective_us: int) -> Served:
         """See Models."""
         return NOTHING
+
+    def offered(self) -> Sequence[BundlePublished]:
+        """See Models."""
+        return ()
 
     def score(self, bundle: BundleRef, vectors: Sequence[tuple[float, ...]]) -> list[Scored]:
         """See Models; nobody asks."""
@@ -153,14 +169,21 @@ class Decider:
     def _score(self) -> None:
         """One call per bundle for all partitions together: a call costs as much as dozens of its rows."""
         asked: dict[str, tuple[BundleRef, list[Case]]] = {}
+        shadowed: dict[tuple[str, str], tuple[Challenger, list[Case]]] = {}
         for partition in self.partitions.values():
             for case in partition.cases:
                 if (bundle := case.served.bundle) is not None:
                     asked.setdefault(bundle.bundle_id, (bundle, []))[1].append(case)
+                if (named := case.served.challenger) is not None:
+                    shadowed.setdefault((named.bundle.bundle_id, named.fault), (named, []))[1].append(case)
         for bundle, cases in asked.values():
             scores = self._models.score(bundle, [case.vector for case in cases])
             for case, scored in zip(cases, scores, strict=True):
                 case.scored = scored
+        for named, cases in shadowed.values():
+            told = self._models.beside.shadows(named, [case.vector for case in cases])
+            for case, shadow in zip(cases, told, strict=True):
+                case.shadow = shadow
 
     def _commit(self) -> None:
         effects = any(partition.has_effects() for partition in self.partitions.values())
@@ -229,6 +252,10 @@ class Decider:
             self._consumer.commit({(topics.RTDL, part): mark[0].resume_offset for part, mark in saved.items()})
         self._saved_at = self._clock()
 
+    def offered(self) -> Sequence[BundlePublished]:
+        """Bundles that may be promoted in this run, for the control thread."""
+        return self._models.offered()
+
     def metrics(self) -> dict[str, int]:
         """Numbers for the heartbeat; read from the control thread."""
         partitions = tuple(self.partitions.values())
@@ -241,6 +268,8 @@ class Decider:
             "decided": sum(counts.values()),
             "waiting": sum(partition.waiting() for partition in partitions),
             "foreign": sum(partition.foreign for partition in partitions),
+            "challenger_scored": self._models.beside.scored,
+            "challenger_unscored": self._models.beside.unscored,
             "bundle_revision": min((partition.in_use.revision for partition in partitions), default=0),
             "watermark_us": min((partition.horizon_us() for partition in partitions), default=NONE_TS),
         }

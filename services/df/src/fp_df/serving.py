@@ -1,4 +1,4 @@
-"""Which bundle decides from which event time on: the registry, read up to what settles each pinned switch. Pure."""
+"""Which bundle decides from which event time on: the registry, read up to what settles each pinned switch."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -7,9 +7,11 @@ from typing import Any, Literal, NamedTuple
 from fp_contracts.bundle import BundleRef
 from fp_contracts.header import NONE_TS
 from fp_contracts.reasons import Degrade
-from fp_contracts.registry import RegistryPayload, Scope, bundle_text
-from fp_contracts.resolution import Registry, Serving, fold, incompatibilities, resolve
+from fp_contracts.registry import BundlePublished, RegistryPayload, Scope, bundle_text
+from fp_contracts.resolution import Registry, Serving, challenger_at, fold, incompatibilities, resolve
 from fp_df.domain import GUARDRAILS, Advice, Scored
+from fp_df.shadow import Challenger
+from fp_runtime.errors import Unavailable
 
 Source = Literal["tenant", "global", "fallback", "guardrails"]
 
@@ -31,13 +33,14 @@ class BundlePlan:
 class Served(NamedTuple):
     """What decides from a switch on: a registry revision (0 = none yet) and the bundle that it comes to.
 
-    `bundle` None = guardrails only. `skipped` = bundle id and why it cannot serve.
+    `bundle` None = guardrails only. `skipped` = bundle id and why it cannot serve. `challenger`: scored, never acting.
     """
 
     revision: int
     source: Source
     bundle: BundleRef | None
     skipped: tuple[tuple[str, str], ...] = ()
+    challenger: Challenger | None = None
 
     @property
     def ref(self) -> str | None:
@@ -53,14 +56,17 @@ class Served(NamedTuple):
     def document(self) -> list[Any]:
         """As it is journaled with the progress that it decides."""
         bundle = None if self.bundle is None else self.bundle.model_dump(mode="json")
-        return [self.revision, self.source, bundle, self.skipped]
+        beside = self.challenger
+        named = () if beside is None else ([beside.bundle.model_dump(mode="json"), beside.fault],)
+        return [self.revision, self.source, bundle, self.skipped, *named]
 
     @classmethod
     def of_document(cls, document: Sequence[Any]) -> "Served":
         """What `document` gave."""
-        revision, source, bundle, skipped = document
+        revision, source, bundle, skipped, *named = document
         found = None if bundle is None else BundleRef.model_validate(bundle)
-        return cls(revision, source, found, tuple((bundle_id, why) for bundle_id, why in skipped))
+        beside = Challenger(BundleRef.model_validate(named[0][0]), named[0][1]) if named else None
+        return cls(revision, source, found, tuple((bundle_id, why) for bundle_id, why in skipped), beside)
 
 
 NOTHING = Served(0, "guardrails", None)
@@ -119,7 +125,9 @@ class Switchboard:
             return "; ".join(incompatibilities(published, self._plan.serving)) or self._load(bundle)
 
         found = resolve(registry, self._plan.scope, order_us, unusable)
-        return Served(found.revision, found.source, found.bundle, found.skipped)
+        beside = challenger_at(registry, self._plan.scope, order_us, found.bundle)
+        challenger = None if beside is None else Challenger(beside, _fault(beside, unusable))
+        return Served(found.revision, found.source, found.bundle, found.skipped, challenger)
 
     def open_us(self) -> int | None:
         """The first pinned switch that nothing has settled yet: the merge is held there."""
@@ -128,3 +136,15 @@ class Switchboard:
     def served(self, effective_us: int) -> Served:
         """What decides from a settled switch on, or from the beginning (NONE_TS); KeyError when it is not settled."""
         return self._served[effective_us]
+
+    def offered(self) -> Sequence[BundlePublished]:
+        """Bundles published in the scope so far."""
+        return [one for one in self._registry.published.values() if one.scope == self._plan.scope]
+
+
+def _fault(bundle: BundleRef, unusable: Callable[[BundleRef], str | None]) -> str:
+    """Why a challenger cannot serve. A store that does not answer is no reason to hold decisions up for it."""
+    try:
+        return unusable(bundle) or ""
+    except Unavailable as error:
+        return f"unavailable: {error}"

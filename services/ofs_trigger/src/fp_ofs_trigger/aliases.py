@@ -29,8 +29,13 @@ class Aliases(Protocol):
         """Nothing; AliasesDown when it cannot be asked."""
         ...
 
-    def follow(self, name: str, champion: BundleRef, previous: BundleRef | None) -> Mapping[str, str]:
-        """Point the aliases of a registered model at these bundles; alias to bundle id as read back. AliasesDown."""
+    def follow(
+        self, name: str, champion: BundleRef, previous: BundleRef | None, challenger: BundleRef | None
+    ) -> Mapping[str, str]:
+        """Point the aliases of a registered model at these bundles; alias to bundle id as read back. AliasesDown.
+
+        Without a challenger its alias goes, since it would name one that nobody scores.
+        """
         ...
 
 
@@ -40,7 +45,9 @@ class NoAliases:
     def check(self) -> None:
         """See Aliases."""
 
-    def follow(self, name: str, champion: BundleRef, previous: BundleRef | None) -> Mapping[str, str]:
+    def follow(
+        self, name: str, champion: BundleRef, previous: BundleRef | None, challenger: BundleRef | None
+    ) -> Mapping[str, str]:
         """See Aliases."""
         return {}
 
@@ -59,11 +66,16 @@ class MlflowAliases:
         except (self._error, OSError) as error:
             raise AliasesDown(f"MLflow: {str(error)[:200]}") from error
 
-    def follow(self, name: str, champion: BundleRef, previous: BundleRef | None) -> Mapping[str, str]:
+    def follow(
+        self, name: str, champion: BundleRef, previous: BundleRef | None, challenger: BundleRef | None
+    ) -> Mapping[str, str]:
         """See Aliases."""
-        wanted = {"champion": champion, **({"previous": previous} if previous is not None else {})}
+        named = {"champion": champion, "previous": previous, "challenger": challenger}
+        wanted = {alias: bundle for alias, bundle in named.items() if bundle is not None}
         try:
             self._ensure_model(name)
+            if challenger is None and "challenger" in self._client.get_registered_model(name).aliases:
+                self._client.delete_registered_model_alias(name, "challenger")
             for alias, bundle in wanted.items():
                 self._client.set_registered_model_alias(name, alias, self._version(name, bundle))
             found = {alias: self._client.get_model_version_by_alias(name, alias) for alias in wanted}

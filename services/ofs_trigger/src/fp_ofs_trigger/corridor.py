@@ -9,11 +9,12 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from fp_contracts.bundle import BundleRef
-from fp_contracts.control import BundleApprovalGiven
+from fp_contracts.control import BundleApprovalGiven, BundleRescored
 from fp_contracts.fold import RunState
 from fp_contracts.ids import h32
 from fp_contracts.registry import (
     BundleApproved,
+    BundleChallengerNamed,
     BundlePromotedActive,
     BundlePublished,
     BundleRefused,
@@ -24,8 +25,9 @@ from fp_contracts.registry import (
 )
 from fp_contracts.resolution import Registry, Serving, incompatibilities
 from fp_ofs_trigger.aliases import Aliases, AliasesDown
+from fp_ofs_trigger.candidate import Candidate
 from fp_ofs_trigger.domain import probe_digest
-from fp_ofs_trigger.members import Members, reported
+from fp_ofs_trigger.members import Members, reported, rescored
 from fp_ofs_trigger.registry_desk import Receipt, RegistryDesk
 from fp_runtime.controllog import pins_of
 
@@ -38,14 +40,6 @@ class Marks(Protocol):
     def first(self, run: str, name: str, now_us: int) -> int:
         """When this was first seen (µs)."""
         ...
-
-
-@dataclass(frozen=True, slots=True)
-class Candidate:
-    """What P14 gave: the bundle as it would be published, and why it may not be (empty = eligible)."""
-
-    published: BundlePublished
-    faults: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +61,9 @@ class Trail:
     incompatible: tuple[str, ...] = ()
     probe: Receipt | None = None
     probe_reasons: tuple[str, ...] = ()
+    rescored: BundleRescored | None = None
+    challenger: Receipt | None = None
+    challenger_faults: tuple[str, ...] = ()
     approval: Receipt | None = None
     approval_faults: tuple[str, ...] = ()
     promoted: Receipt | None = None
@@ -83,6 +80,21 @@ class Trail:
     topic: Registry | None = None
     aliases: dict[str, str] = field(default_factory=dict)
     alias_fault: str | None = None
+
+    @property
+    def challenged(self) -> bool:
+        """Whether the baseline is named and read back, or none was trained."""
+        if self.candidate.challenger is None:
+            return self.candidate.challenger_fault is None
+        return self.challenger is not None and self.challenger.equal
+
+    @property
+    def parity(self) -> bool:
+        """Whether a df process gave every row of the evaluation the score of the report, to the last bit."""
+        found, wanted = self.rescored, self.candidate.evaluated
+        return found is not None and (found.rows, found.missing, found.scores_sha256) == (
+            wanted.rows, 0, wanted.scores_sha256
+        )  # fmt: skip
 
 
 class Corridor:
@@ -106,9 +118,12 @@ class Corridor:
             return trail
         self._desk.write(pins_of(state), candidate.published)
         self._offer_probe(state, trail, serving)
+        trail.rescored = rescored(state, candidate.published.bundle)
         self._approve(state, trail)
-        if trail.approval is not None:
-            self._promote(state, trail, trail.times)
+        if trail.approval is not None and trail.parity:
+            self._name_challenger(state, trail, serving)
+            if trail.challenged:
+                self._promote(state, trail, trail.times)
         return trail
 
     def _tracker_fault(self) -> str | None:
@@ -150,6 +165,28 @@ class Corridor:
         trail.approval_faults = tuple(faults)
         if faults:
             self._refuse(state, real, trail.approval_faults)
+
+    def _name_challenger(self, state: RunState, trail: Trail, serving: Serving) -> None:
+        """Before the promotion, so that the switch which settles with it finds it. Nobody approves what never acts."""
+        offered, times = trail.candidate.challenger, trail.times
+        if offered is None or times is None:
+            return
+        trail.challenger_faults = incompatibilities(offered, serving)
+        if trail.challenger_faults:
+            self._refuse(state, offered, trail.challenger_faults)
+            return
+        self._desk.write(pins_of(state), offered)
+        standing = self._desk.registry(offered.scope.bundle_slot).scope(offered.scope).challenges
+        earlier = [one for one in standing if (one.bundle, one.effective_us) != (offered.bundle, times.promote_us)]
+        event = BundleChallengerNamed(
+            scope=offered.scope, bundle=offered.bundle, previous=earlier[-1].bundle if earlier else None,
+            challenger_revision=len(earlier) + 1, effective_us=times.promote_us, actor=ACTOR, at_us=self._now_us(),
+        )  # fmt: skip
+        found = self._desk.write(pins_of(state), event)
+        if isinstance(found, Receipt):
+            trail.challenger = found
+        else:
+            trail.challenger_faults = found
 
     def _promote(self, state: RunState, trail: Trail, times: SwitchTimes) -> None:
         scope = trail.candidate.published.scope
@@ -215,9 +252,11 @@ class Corridor:
     def _follow(self, trail: Trail) -> None:
         """Aliases follow what is active; they never lead."""
         published = trail.candidate.published
+        offered = trail.candidate.challenger
+        beside = offered.bundle if offered is not None and trail.challenger is not None else None
         try:
             trail.aliases = dict(
-                self._aliases.follow(published.scope.bundle_slot, published.bundle, trail.before.bundle)
+                self._aliases.follow(published.scope.bundle_slot, published.bundle, trail.before.bundle, beside)
             )
         except AliasesDown as error:
             trail.alias_fault = str(error)

@@ -17,12 +17,13 @@ from fp_contracts.learning import DRILLED
 from fp_contracts.phases import PHASES
 from fp_contracts.registry import BundlePublished, capabilities_of, scope_of
 from fp_ofs_trigger import domain, gates, gates_mf, gates_mpr, seen
-from fp_ofs_trigger.corridor import ACTOR, Candidate, Corridor, requester_of
+from fp_ofs_trigger.candidate import Candidate, Evaluated
+from fp_ofs_trigger.corridor import ACTOR, Corridor, requester_of
 from fp_ofs_trigger.domain import ArchivedObject
 from fp_ofs_trigger.drill import report_of as drill_report_of
 from fp_ofs_trigger.jobs import Asked, JobDesk
 from fp_ofs_trigger.registry_desk import RegistryDesk
-from fp_ofs_trigger.reports import Artifact, JobReport, fetch, parsed, report_of
+from fp_ofs_trigger.reports import Artifact, fetch, parsed, report_of
 from fp_runtime.controllog import Event
 from fp_runtime.evidence import EvidenceBroken, EvidenceMissing, EvidenceStore, read
 from fp_runtime.telemetry_read import Telemetry
@@ -121,9 +122,11 @@ class LearningDesk:
         asked = self._asked(state, "P14", lambda: self._train_job(state, manifest, fingerprint, lock))
         request = TrainJob.model_validate_json(asked.request).request
         report = report_of(self._learning, self._jobs.ended(state, "P14"), gates_mf.MF_NAMES)
-        bundle, model_fault = self._bundle(report)
+        result = report.parsed(MfResult)
+        bundle, model_fault = self._bundle(None if result is None else result.bundle)
+        beside = self._bundle(result.challenger) if result is not None and result.challenger is not None else None
         dataset = fetch(self._learning, "manifest", manifest)
-        return gates_mf.evaluate_p14(gates_mf.TrainFacts(request, dataset, report, bundle, model_fault))
+        return gates_mf.evaluate_p14(gates_mf.TrainFacts(request, dataset, report, bundle, model_fault, beside))
 
     def p15(self, state: RunState) -> Evaluation | None:
         """Lead the candidate through the corridor."""
@@ -194,15 +197,15 @@ class LearningDesk:
         ref = next((ref for ref in refs if ref.key.endswith(f"/{name}.json")), None)
         return fetch(self._evidence, name, ref)
 
-    def _bundle(self, report: JobReport) -> tuple[Artifact, str | None]:
-        result = report.parsed(MfResult)
-        if result is None or result.bundle is None:
+    def _bundle(self, ref: BundleRef | None) -> tuple[Artifact, str | None]:
+        """The manifest of a bundle read back, and what is wrong with its model file."""
+        if ref is None:
             return Artifact("bundle", None, None, "not named"), "no bundle"
-        bundle = fetch(self._learning, "bundle", result.bundle.manifest)
+        bundle = fetch(self._learning, "bundle", ref.manifest)
         manifest = parsed(bundle, BundleManifest)
         if manifest is None:
             return bundle, "no manifest"
-        folder = result.bundle.manifest.key.rpartition("/")[0]
+        folder = ref.manifest.key.rpartition("/")[0]
         model = EvidenceRef(
             key=f"{folder}/{manifest.model_file}", sha256=manifest.model_sha256, size=manifest.model_size
         )
@@ -219,27 +222,42 @@ class LearningDesk:
         result, asked = report.parsed(MfResult), self._jobs.standing(state, "P14")
         if result is None or result.bundle is None or result.eval_report is None or asked is None:
             return None
-        bundle, model_fault = self._bundle(report)
+        bundle, model_fault = self._bundle(result.bundle)
         manifest = parsed(bundle, BundleManifest)
         if manifest is None:
             return None
         request = TrainJob.model_validate_json(asked.request).request
         faults = [] if result.eligible else [f"not eligible: {'; '.join(result.reasons)[:200]}"]
         faults += [model_fault] if model_fault else []
-        published = _published(state, request, manifest, result.bundle, result.eval_report, self._now_us())
-        return Candidate(published, tuple(faults))
+        published = _published(state, request, manifest, result.bundle, result, self._now_us())
+        summary, told = result.summary, report.artifacts["eval_report"].field("scores_sha256")
+        evaluated = Evaluated(summary.candidate.rows if summary else 0, told if isinstance(told, str) else None)
+        return Candidate(published, tuple(faults), evaluated, *self._challenger(state, request, result))
+
+    def _challenger(
+        self, state: RunState, request: TrainRequest, result: MfResult
+    ) -> tuple[BundlePublished | None, str | None]:
+        """The baseline as it would be published, and why it cannot be; (None, None) when none was trained."""
+        if result.challenger is None:
+            return None, None
+        bundle, fault = self._bundle(result.challenger)
+        manifest = parsed(bundle, BundleManifest)
+        if manifest is None or fault is not None:
+            return None, fault or "no manifest"
+        published = _published(state, request, manifest, result.challenger, result, self._now_us())
+        return published.model_copy(update={"eval_rows": None}), None
 
 
 def _published(
-    state: RunState, request: TrainRequest, manifest: BundleManifest, bundle: BundleRef, report: EvidenceRef,
-    now_us: int,
-) -> BundlePublished:  # fmt: skip
+    state: RunState, request: TrainRequest, manifest: BundleManifest, bundle: BundleRef, result: MfResult, now_us: int
+) -> BundlePublished:
     assert state.header is not None
+    assert result.eval_report is not None
     return BundlePublished(
         scope=scope_of(state.header), bundle=bundle, feature_set=manifest.feature_set,
         feature_schema_digest=manifest.feature_schema_digest, policy_rev=manifest.policy_rev,
         capabilities=capabilities_of(manifest), dataset_fingerprint=request.dataset.dataset_fingerprint,
-        eval_report=report, requester=requester_of(state), at_us=now_us,
+        eval_report=result.eval_report, eval_rows=result.eval_rows, requester=requester_of(state), at_us=now_us,
     )  # fmt: skip
 
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from fp_contracts.bundle import BundleManifest, EvalReport, MfResult, TrainRequest
+from fp_contracts.bundle import BundleManifest, BundleRef, EvalReport, MfResult, TrainRequest
 from fp_contracts.evaluation import Evaluation, Predicate
 from fp_contracts.phases import PHASES
 from fp_ofs_trigger.gates import job_document, job_predicates
@@ -16,13 +16,17 @@ MF_NAMES = ("eval_report", "mlflow_refs", "bundle_receipt", "safe_disable")
 
 @dataclass(frozen=True, slots=True)
 class TrainFacts:
-    """P14. `dataset`: P13's manifest as it reads back now; `bundle`: the candidate's; `model_fault`: of its file."""
+    """P14. `dataset`: P13's manifest as it reads back now; `bundle`: the candidate's; `model_fault`: of its file.
+
+    `challenger`: as bundle and model fault, of the baseline; None when none was trained.
+    """
 
     request: TrainRequest
     dataset: Artifact
     job: JobReport
     bundle: Artifact
     model_fault: str | None
+    challenger: tuple[Artifact, str | None] | None = None
 
 
 def evaluate_p14(facts: TrainFacts) -> Evaluation:
@@ -80,9 +84,33 @@ def _provenance(facts: TrainFacts, result: MfResult) -> tuple[Predicate, ...]:
     if manifest is None or result.bundle is None:
         why = facts.bundle.fault or "breaks its contract"
         return (_is("bundle manifest", why, "reads back", False, FAILED),)
+    other = _otherwise(manifest, result.bundle, request)
+    return (
+        _is("provenance of the bundle", "; ".join(other) or "as asked", "as asked", not other, FAILED),
+        _is("model file", facts.model_fault or "the named bytes", "the named bytes", facts.model_fault is None, FAILED),
+        *_challenger(facts, result.challenger),
+        _is("safe-disable path", str(facts.job.artifacts["safe_disable"].fault or "committed"), "committed",
+            facts.job.artifacts["safe_disable"].fault is None, FAILED),
+    )  # fmt: skip
+
+
+def _challenger(facts: TrainFacts, named: BundleRef | None) -> tuple[Predicate, ...]:
+    """The baseline's bundle is held to the provenance of the candidate's."""
+    if facts.challenger is None or named is None:
+        return ()
+    bundle, model_fault = facts.challenger
+    manifest = parsed(bundle, BundleManifest)
+    fault = model_fault or (bundle.fault or "breaks its contract" if manifest is None else None)
+    other = [] if manifest is None else _otherwise(manifest, named, facts.request)
+    told = fault or "; ".join(other)
+    return (_is("bundle of the challenger", told or "as asked", "as asked", not told, FAILED),)
+
+
+def _otherwise(manifest: BundleManifest, ref: BundleRef, request: TrainRequest) -> list[str]:
+    """What a manifest says otherwise than its reference and the request."""
     named: Mapping[str, tuple[Any, Any]] = {
-        "bundle id": (manifest.bundle_id, result.bundle.bundle_id),
-        "model digest": (manifest.model_digest, result.bundle.model_digest),
+        "bundle id": (manifest.bundle_id, ref.bundle_id),
+        "model digest": (manifest.model_digest, ref.model_digest),
         "dataset fingerprint": (manifest.dataset_fingerprint, request.dataset.dataset_fingerprint),
         "dataset manifest": (manifest.dataset_sha256, request.dataset.manifest.sha256),
         "request": (manifest.train_request_digest, request.digest),
@@ -91,13 +119,7 @@ def _provenance(facts: TrainFacts, result: MfResult) -> tuple[Predicate, ...]:
         "code release": (manifest.code_release, request.code_release),
         "environment": (manifest.environment_lock_digest, request.environment_lock_digest),
     }
-    other = [name for name, (found, wanted) in named.items() if found != wanted]
-    return (
-        _is("provenance of the bundle", "; ".join(other) or "as asked", "as asked", not other, FAILED),
-        _is("model file", facts.model_fault or "the named bytes", "the named bytes", facts.model_fault is None, FAILED),
-        _is("safe-disable path", str(facts.job.artifacts["safe_disable"].fault or "committed"), "committed",
-            facts.job.artifacts["safe_disable"].fault is None, FAILED),
-    )  # fmt: skip
+    return [name for name, (found, wanted) in named.items() if found != wanted]
 
 
 def _documents(facts: TrainFacts) -> dict[str, Any]:

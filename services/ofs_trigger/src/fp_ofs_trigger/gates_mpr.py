@@ -58,12 +58,37 @@ def _steps(facts: MprFacts) -> Iterator[tuple[Predicate, ...]]:
         Predicate("incompatible bundle refused", "; ".join(trail.probe_reasons[:2]) or "let in", "refused, read back",
                   probe is not None and probe.equal, PROMOTION, final=True),
     )  # fmt: skip
+    yield (_parity(trail),)
     yield (_approval(trail),)
+    yield (_challenger(trail),)
     yield from _promotion(trail)
     yield from _drill(trail)
     yield _resolution(trail)
     yield _window(facts)
     yield facts.seen.waiting(PROMOTION)
+
+
+def _parity(trail: Trail) -> Predicate:
+    """A df process scores the evaluation as the trainer did, from the vectors that it served itself."""
+    found, wanted = trail.rescored, trail.candidate.evaluated
+    named = trail.candidate.published.eval_rows is not None
+    observed = "df has not answered" if named else "P14 names no rows that df could score"
+    if found is not None:
+        told = (found.scores_sha256 or "none")[:12]
+        observed = f"{found.rows} rows, {found.missing} missing, scores {told} {found.reason}".strip()
+    required = f"{wanted.rows} rows, 0 missing, scores {(wanted.scores_sha256 or 'none')[:12]}"
+    return Predicate(
+        "train/serve parity", observed, required, trail.parity, PROMOTION, final=found is not None or not named
+    )
+
+
+def _challenger(trail: Trail) -> Predicate:
+    """A baseline that was trained is named and read back; whether it ever scores disturbs nobody."""
+    offered, fault = trail.candidate.challenger, trail.candidate.challenger_fault
+    held = trail.challenged
+    named = "named, read back" if offered is not None else "none was trained"
+    observed = fault or "; ".join(trail.challenger_faults[:2]) or (named if held else "not named")
+    return Predicate("challenger in shadow", observed, "named, read back", held, PROMOTION, final=True)
 
 
 def _approval(trail: Trail) -> Predicate:
@@ -110,9 +135,15 @@ def _resolution(trail: Trail) -> tuple[Predicate, ...]:
         Predicate("resolution of a restarted registry", str(restarted.get("bundle_id")), "the same",
                   bool(live) and live == restarted, PROMOTION, final=True),
         _none("events passed over by the fold", passed_over, PROMOTION),
-        _waits("aliases follow", trail.alias_fault or "they follow", "they follow",
-               trail.alias_fault is None and trail.aliases.get("champion", wanted) == wanted, PROMOTION),
+        _waits("aliases follow", trail.alias_fault or "they follow", "they follow", _aliases_follow(trail), PROMOTION),
     )  # fmt: skip
+
+
+def _aliases_follow(trail: Trail) -> bool:
+    offered = trail.candidate.challenger
+    wanted = {"champion": trail.candidate.published.bundle, "challenger": None if offered is None else offered.bundle}
+    named = {alias: bundle.bundle_id for alias, bundle in wanted.items() if bundle is not None}
+    return trail.alias_fault is None and (not trail.aliases or named.items() <= trail.aliases.items())
 
 
 def _window(facts: MprFacts) -> tuple[Predicate, ...]:
@@ -149,6 +180,7 @@ def _documents(facts: MprFacts) -> dict[str, Any]:
             "approval": _receipt(trail.approval), "approval_faults": list(trail.approval_faults),
             "promotion": _receipt(trail.promoted), "promotion_faults": list(trail.promotion_faults),
             "members": _positions(trail.on_promotion),
+            "challenger": _receipt(trail.challenger), "challenger_faults": list(trail.challenger_faults),
         },
         "rollback_drill": {
             "rolled_back": _receipt(trail.rolled_back), "members_rolled_back": _positions(trail.on_rollback),
@@ -164,6 +196,11 @@ def _documents(facts: MprFacts) -> dict[str, Any]:
         "compatibility": {
             "faults": list(trail.incompatible), "probe": _receipt(trail.probe),
             "probe_reasons": list(trail.probe_reasons), "second_promotion": list(trail.rival_faults),
+            "parity": {
+                "report": {"rows": trail.candidate.evaluated.rows,
+                           "scores_sha256": trail.candidate.evaluated.scores_sha256},
+                "df": trail.rescored.model_dump(mode="json") if trail.rescored else None,
+            },
         },
         "window_2": {
             "ended": facts.ended.model_dump(mode="json") if facts.ended else None,

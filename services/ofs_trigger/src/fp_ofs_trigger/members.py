@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from fp_contracts import topics
 from fp_contracts.bundle import BundleRef
+from fp_contracts.control import BundleRescored
 from fp_contracts.fold import RunState
 from fp_contracts.registry import bundle_text
 
@@ -41,3 +42,9 @@ def reported(state: RunState, slot: str, revision: int, bundle: BundleRef | None
             using = event.bundle_ref or "guardrails"
             otherwise.append(f"partition {event.partition} uses {using}: {event.reason}"[:200])
     return Members(positions, tuple(otherwise))
+
+
+def rescored(state: RunState, bundle: BundleRef) -> BundleRescored | None:
+    """What a df process answered for exactly this bundle."""
+    named = (bundle.bundle_id, bundle.model_digest)
+    return next((one for one in state.rescored if (one.bundle_id, one.model_digest) == named), None)

@@ -14,13 +14,15 @@ from fp_contracts.partition import partition_of
 from fp_contracts.records import Pins, body_of
 from fp_contracts.registry import (
     BundleApproved,
+    BundleChallengerNamed,
+    BundleChallengerWithdrawn,
     BundlePromotedActive,
     BundleRolledBack,
     RegistryPayload,
     read_registry,
     registry_event_id,
 )
-from fp_contracts.resolution import Registry, fold, promotion_faults
+from fp_contracts.resolution import Registry, challenger_faults, fold, promotion_faults
 from fp_runtime.bus import Consumer, Out, Producer
 from fp_runtime.errors import Unavailable
 from fp_runtime.readback import read_back
@@ -163,6 +165,8 @@ def same(one: RegistryPayload, other: RegistryPayload) -> bool:
 def _faults(registry: Registry, event: RegistryPayload) -> tuple[str, ...]:
     if isinstance(event, BundlePromotedActive | BundleRolledBack):
         return promotion_faults(registry, event)
+    if isinstance(event, BundleChallengerNamed | BundleChallengerWithdrawn):
+        return challenger_faults(registry, event)
     if isinstance(event, BundleApproved) and event.actor == event.requester:
         return ("approved by its requester",)
     return ()

@@ -110,7 +110,7 @@ class WindowDesk:
         counted = windows.over_window(whole, before, lines, count.requests(), count.ingress())
         return WindowFacts(
             SECOND, window, merged_us, counted, deciders.by_bundle, tuple(deciders.faults), _promoted(state),
-            multiset_digest(deciders.fingerprints),
+            multiset_digest(deciders.fingerprints), deciders.shadows, multiset_digest(deciders.shadow_prints),
         )  # fmt: skip
 
     def _topics(

@@ -10,6 +10,7 @@ from typing import Any
 
 import orjson
 
+from fp_contracts.canonical import digest_of
 from fp_contracts.control import BundleSwitched, Check, EvidenceRef, WindowReconciled
 from fp_contracts.derive import DECISION_FIELDS, content_fingerprint
 from fp_contracts.evaluation import Predicate
@@ -31,6 +32,9 @@ class Deciders:
     by_bundle: dict[str, int] = field(default_factory=dict)
     faults: list[str] = field(default_factory=list)
     fingerprints: list[str] = field(default_factory=list)
+    shadows: dict[str, int] = field(default_factory=dict)
+    """Challenger and how it did: its name, or its name and why it has no score -> decisions."""
+    shadow_prints: list[str] = field(default_factory=list)
 
     def take(self, order_us: int, partition: int, body: bytes) -> None:
         """One decision. NORMAL posture means that a bundle decided; any other posture says for itself why none did."""
@@ -38,10 +42,19 @@ class Deciders:
         used, expected = payload["bundle_ref"], self._expected(order_us, partition)
         name = str(used or "guardrails")
         self.by_bundle[name] = self.by_bundle.get(name, 0) + 1
-        self.fingerprints.append(content_fingerprint(DECISION_FIELDS, payload, payload["source_event"]["event_id"]))
+        subject = payload["source_event"]["event_id"]
+        self.fingerprints.append(content_fingerprint(DECISION_FIELDS, payload, subject))
+        for told in payload["shadow"]:
+            self._beside(subject, told)
         wrong = used not in (None, expected) or (used is None and payload["posture"] == "NORMAL")
         if wrong and len(self.faults) < MAX_FAULTS:
             self.faults.append(f"{payload['decision_id']} by {name}, {expected or 'guardrails'} was in force")
+
+    def _beside(self, subject: str, told: Mapping[str, Any]) -> None:
+        """The challenger has a fingerprint of its own (ADR 16): what it says is no part of a decision's."""
+        name = told["bundle_ref"] if told["reason"] is None else f"{told['bundle_ref']} {told['reason']}"
+        self.shadows[name] = self.shadows.get(name, 0) + 1
+        self.shadow_prints.append(digest_of({"subject": subject, **told}))
 
     def _expected(self, order_us: int, partition: int) -> str | None:
         """What was in force at an event time: the last revision that took effect up to then."""
@@ -65,6 +78,8 @@ class WindowFacts:
     misdecided: tuple[str, ...]
     promoted: str | None
     decision_fingerprint: str = ""
+    shadows: Mapping[str, int] = field(default_factory=dict)
+    shadow_fingerprint: str = ""
 
 
 def over_window(
@@ -131,6 +146,8 @@ def report(run: str, facts: WindowFacts) -> dict[str, Any]:
         "promoted": facts.promoted,
         "decisions_by_bundle": dict(facts.by_bundle),
         "decision_fingerprint": facts.decision_fingerprint,
+        "shadow_scores": dict(facts.shadows),
+        "shadow_fingerprint": facts.shadow_fingerprint,
     }
 
 
