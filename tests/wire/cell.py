@@ -82,7 +82,7 @@ class Cell:
         """The owner's connection."""
         return connect(self.database, "test")
 
-    def start(self, instance: str, failpoint: str = "") -> "subprocess.Popen[bytes]":
+    def start(self, instance: str, failpoint: str = "", **environ: str) -> "subprocess.Popen[bytes]":
         """Start the process of this instance with a failpoint, or with the next of those left for it."""
         points = self.left.get(instance, [])
         name = instance.rpartition("-")[0]
@@ -96,7 +96,7 @@ class Cell:
         }  # fmt: skip
         own = {name: value for name, value in os.environ.items() if not name.startswith("FP_")}
         command = [sys.executable, "-m", f"fp_{service}", *mode]
-        process = subprocess.Popen(command, env=own | given | self.environ)
+        process = subprocess.Popen(command, env=own | given | self.environ | environ)
         self.running[instance] = process
         return process
 

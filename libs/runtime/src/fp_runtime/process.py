@@ -11,7 +11,9 @@ from fp_runtime import failpoint, logs, telemetry
 from fp_runtime.health import Health, serve
 from fp_runtime.participant import Participant
 from fp_runtime.settings import RuntimeSettings
+from fp_runtime.writer import Writer
 
+_TURN_S = 0.25
 GC_THRESHOLD = (100_000, 20, 50)
 """Records make values without cycles: searching them at Python's defaults costs up to a quarter of a stage's CPU."""
 
@@ -23,6 +25,7 @@ class Process:
     health: Health
     participant: Participant
     stop: threading.Event
+    writer: Writer | None = None
 
     def stopping(self) -> bool:
         """Whether SIGTERM or SIGINT came. Every loop and every wait asks, so asking is a sign of life."""
@@ -30,14 +33,20 @@ class Process:
         return self.stop.is_set()
 
     def turn(self) -> None:
-        """The loop made a turn: liveness, and the control thread must still live. Raises what ended it."""
+        """The loop made a turn. Raises what ended the control thread, or that the right to write is lost."""
         self.health.beat()
         self.participant.check()
+        if self.writer is not None:
+            self.writer.check()
 
 
 @contextmanager
-def running(settings: RuntimeSettings, make: Callable[[], Participant]) -> Iterator[Process]:
-    """Configure logs, arm failpoints, serve health and run the participant while the block runs."""
+def running(settings: RuntimeSettings, make: Callable[[], Participant], alone: bool = False) -> Iterator[Process]:
+    """Configure logs, arm failpoints, serve health and run the participant while the block runs.
+
+    `alone`: only one process of this service writes in an environment; the next one waits before its participant
+    starts, says for whom on `/status`, and ends when asked to.
+    """
     gc.set_threshold(*GC_THRESHOLD)
     logs.configure(settings.instance, settings.log_level)
     exported = telemetry.configure(settings.service, settings.instance, settings.otlp_endpoint)
@@ -50,7 +59,25 @@ def running(settings: RuntimeSettings, make: Callable[[], Participant]) -> Itera
         if exported is not None:
             closing.callback(exported.close)
         closing.callback(serve(health, settings.health_host, settings.health_port).close)
+        writer = _only_writer(settings, health, stop, closing) if alone else None
         participant = make()
         participant.start()
         closing.callback(participant.stop)
-        yield Process(health, participant, stop)
+        yield Process(health, participant, stop, writer)
+
+
+def _only_writer(settings: RuntimeSettings, health: Health, stop: threading.Event, closing: ExitStack) -> Writer:
+    """The right to write as this service, once its holder is gone; SystemExit when asked to end before."""
+    writer = Writer(settings.pg_dsn, f"{settings.topic_prefix}{settings.service}", settings.instance)
+    closing.callback(writer.close)
+    told = None
+    while (holder := writer.take()) is not None:
+        health.beat()
+        health.condition("writer", f"waits for {holder}, which writes as {writer.name}")
+        if holder != told:
+            logs.logger(__name__).warning("another process writes", writer=writer.name, holder=holder)
+            told = holder
+        if stop.wait(_TURN_S):
+            raise SystemExit(0)
+    health.condition("writer", None)
+    return writer

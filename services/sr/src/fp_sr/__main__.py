@@ -23,7 +23,7 @@ def main() -> None:
     reader = partial(open_consumer, config, "fp.sr.lookup", fetch=FetchProfile.CONTROL)
     gates = {"P1": partial(service.evaluate_p1, environment), "P5": partial(service.evaluate_p5, gate_conn, reader)}
     store = open_store(config.evidence_url, config.s3_endpoint)
-    with running(config, lambda: Participant(config, gates, partial(service.react, gate_conn))) as process:
+    with running(config, lambda: Participant(config, gates, partial(service.react, gate_conn)), alone=True) as process:
         producer = open_producer(config)
         desk = service.PinDesk(
             desk_conn, producer, store, environment, config.gate_wait_s, config.instance, process.turn

@@ -15,7 +15,7 @@ def main() -> None:
     config, shared = settings.load(WspSettings), member.Shared()
     store = open_store(config.evidence_url, config.s3_endpoint)
     make = partial(Participant, config, member.evaluators(config, shared), shared.react, shared.metrics)
-    with running(config, make) as process:
+    with running(config, make, alone=True) as process:
         while (state := process.participant.wait_for_run(process.stopping)) is not None:
             member.serve(config, shared, store, process, state)
 
