@@ -7,8 +7,9 @@ from fp_contracts.downstream import LabelAssertion
 from fp_contracts.header import Kind
 from fp_contracts.ingress import INGRESS_TYPES
 from fp_contracts.reasons import Quarantine
+from fp_contracts.topics import KINDS
 from fp_rtdl import sample
-from fp_rtdl.decode import KINDS, RANKS, decode
+from fp_rtdl.decode import RANKS, decode
 from fp_runtime.errors import Poison
 
 PAYMENT = sample.Payment(7, sample.START_US, "m-1", "acc-1", 1_250)

@@ -9,7 +9,7 @@ from fp_contracts.ingress import INGRESS_TYPES, RANK_LABEL
 from fp_contracts.partition import partition_of
 from fp_ofs.archive import Row
 from fp_ofs.errors import BASIS, Blocked
-from fp_ofs.records import KINDS, Broken, Label, decode
+from fp_ofs.records import Broken, Label, decode
 from fp_runtime.eventtime.merge import Head, InputKey, PartitionMerge
 from fp_runtime.eventtime.sequence import LineBroken, Seen
 
@@ -79,7 +79,7 @@ def _frontier(found: Iterable[tuple[Header, Row]]) -> int:
     promised: dict[str, int] = {}
     for header, _ in found:
         spoken = [(mark.source, mark.frontier_us) for mark in header.marks]
-        if header.kind in KINDS[topics.LABELS]:
+        if header.kind in topics.KINDS[topics.LABELS]:
             spoken.append((header.source, max(header.order_us, header.frontier_us)))
         for source, frontier_us in spoken:
             promised[source] = max(promised.get(source, NONE_TS), frontier_us)
@@ -106,7 +106,7 @@ def _inputs(rows: dict[str, list[tuple[Header, Row]]]) -> list[InputKey]:
     """Every source that speaks on a topic, by a record or by a mark; a silent topic is no basis."""
     inputs = []
     for topic, found in rows.items():
-        sources = {header.source for header, _ in found if header.kind in KINDS[topic]}
+        sources = {header.source for header, _ in found if header.kind in topics.KINDS[topic]}
         sources |= {mark.source for header, _ in found for mark in header.marks}
         if not sources:
             raise Blocked(BASIS, f"nobody speaks on {topic} in the replay basis: neither records nor watermarks")
@@ -118,7 +118,7 @@ def _take(lane: Lane, merge: PartitionMerge, topic: str, header: Header, row: Ro
     if header.kind is Kind.WATERMARK:
         merge.mark(header, topic, row.offset)
         return
-    if header.kind not in KINDS[topic]:
+    if header.kind not in topics.KINDS[topic]:
         merge.passed(topic, row.offset)
         return
     value = None

@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from fp_contracts import topics
 from fp_contracts.derive import vector_bytes
 from fp_contracts.downstream import SOURCE_RANK
 from fp_contracts.header import Kind
@@ -173,16 +172,5 @@ _READERS: Mapping[Kind, Callable[[dict[str, Any], dict[str, Any]], Value]] = Map
         Kind.LABEL_ASSERTION: _label,
         Kind.FEATURE_SNAPSHOT: _snapshot,
         Kind.DECISION: _decision,
-    }
-)
-
-# Which kinds of a topic take part; traffic of other kinds takes its place in the sequence and nothing else.
-KINDS: Mapping[str, frozenset[Kind]] = MappingProxyType(
-    {
-        topics.ARRIVAL_EVENTS: frozenset({Kind.ARRIVAL_EVENT}),
-        topics.ARRIVAL_ENTITIES: frozenset({Kind.ARRIVAL_ENTITIES}),
-        topics.FLOW_ANCHOR: frozenset({Kind.FLOW_ANCHOR}),
-        topics.TRAFFIC: frozenset({Kind.AUTH_REQUEST, Kind.TRAFFIC_OTHER}),
-        topics.LABELS: frozenset({Kind.LABEL_ASSERTION}),
     }
 )

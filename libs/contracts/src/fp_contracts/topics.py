@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
+from fp_contracts.header import Kind
+
 _DAY_MS = 86_400_000
 MAX_MESSAGE_BYTES = 1_048_576
 
@@ -79,3 +81,15 @@ def colliding_names() -> list[tuple[str, str]]:
             pairs.append((seen[folded], name))
         seen[folded] = name
     return pairs
+
+
+# Which kinds of a topic take part in the merge; others take their place in the sequence and nothing else.
+KINDS: Mapping[str, frozenset[Kind]] = MappingProxyType(
+    {
+        ARRIVAL_EVENTS: frozenset({Kind.ARRIVAL_EVENT}),
+        ARRIVAL_ENTITIES: frozenset({Kind.ARRIVAL_ENTITIES}),
+        FLOW_ANCHOR: frozenset({Kind.FLOW_ANCHOR}),
+        TRAFFIC: frozenset({Kind.AUTH_REQUEST, Kind.TRAFFIC_OTHER}),
+        LABELS: frozenset({Kind.LABEL_ASSERTION}),
+    }
+)

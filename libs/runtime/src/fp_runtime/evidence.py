@@ -1,45 +1,40 @@
-"""The evidence store: write-once objects named by content (laws 11 and 13). One contract, files or S3.
-
-Keys are plain paths that every store keeps apart: short segments of letters, digits and `._=+@,:()-`, none hidden.
-"""
+"""The evidence store: write-once objects named by content (laws 11 and 13). One contract, files or S3."""
 
 import os
-import re
 import secrets
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 from fp_contracts.canonical import canonical_bytes, sha256_hex
 from fp_contracts.control import EvidenceRef
 from fp_runtime.errors import Unavailable, UserError
+from fp_runtime.evidence_key import (
+    EvidenceBroken,
+    EvidenceConflict,
+    EvidenceKeyError,
+    EvidenceMissing,
+    Stored,
+    check_key,
+    ref_of,
+)
 
-_SEGMENT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._=+@,:()-]{0,119}")
-_KEY_MAX = 900
+__all__ = [
+    "EvidenceBroken",
+    "EvidenceConflict",
+    "EvidenceKeyError",
+    "EvidenceMissing",
+    "EvidenceStore",
+    "FileStore",
+    "Stored",
+    "check_key",
+    "open_store",
+    "put_json",
+    "read",
+    "ref_of",
+]
+
 _FILE_ERRORS = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
-
-
-class EvidenceKeyError(ValueError):
-    """The key is not one that every store keeps apart, or is the folder of another key."""
-
-
-class EvidenceMissing(Exception):
-    """There is no object under this key."""
-
-
-class EvidenceConflict(Exception):
-    """Other bytes are already there: evidence is never written over."""
-
-
-class EvidenceBroken(Exception):
-    """The object is not the one that its reference names."""
-
-
-class Stored(NamedTuple):
-    """One listed object; size in bytes."""
-
-    key: str
-    size: int
 
 
 class EvidenceStore(Protocol):
@@ -60,18 +55,6 @@ class EvidenceStore(Protocol):
     def exists(self, key: str) -> bool:
         """Whether there is an object under this key."""
         ...
-
-
-def check_key(key: str) -> str:
-    """The key itself; EvidenceKeyError unless it is relative, short and made of plain segments."""
-    if len(key) > _KEY_MAX or not all(_SEGMENT.fullmatch(segment) for segment in key.split("/")):
-        raise EvidenceKeyError(f"not an evidence key: {key[:200]!r}")
-    return key
-
-
-def ref_of(key: str, body: bytes) -> EvidenceRef:
-    """The reference that names these bytes under this key."""
-    return EvidenceRef(key=check_key(key), sha256=sha256_hex(body), size=len(body))
 
 
 def put_json(store: EvidenceStore, key: str, doc: Any) -> EvidenceRef:

@@ -11,7 +11,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from fp_contracts.control import EvidenceRef
 from fp_runtime.errors import Unavailable
-from fp_runtime.evidence import EvidenceConflict, EvidenceMissing, Stored, check_key, ref_of
+from fp_runtime.evidence_key import EvidenceConflict, EvidenceMissing, Stored, check_key, ref_of
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client

@@ -234,15 +234,6 @@ _READERS: Mapping[Kind, Reader] = MappingProxyType(
 )
 
 # Which kinds a topic may carry, and the merge rank there.
-KINDS: Mapping[str, frozenset[Kind]] = MappingProxyType(
-    {
-        topics.ARRIVAL_EVENTS: frozenset({Kind.ARRIVAL_EVENT}),
-        topics.ARRIVAL_ENTITIES: frozenset({Kind.ARRIVAL_ENTITIES}),
-        topics.FLOW_ANCHOR: frozenset({Kind.FLOW_ANCHOR}),
-        topics.TRAFFIC: frozenset({Kind.AUTH_REQUEST, Kind.TRAFFIC_OTHER}),
-        topics.LABELS: frozenset({Kind.LABEL_ASSERTION}),
-    }
-)
 RANKS: Mapping[str, int] = MappingProxyType(
     {topics.LABELS: RANK_LABEL, **{kind.topic: kind.rank for kind in INGRESS_TYPES.values()}}
 )

@@ -5,9 +5,10 @@ from collections.abc import Mapping
 
 from fp_contracts.header import NONE_TS, Header, HeaderError, Kind, unpack
 from fp_contracts.reasons import Quarantine
+from fp_contracts.topics import KINDS
 from fp_features import MerchantState
 from fp_rtdl.checkpoint import Checkpoint, Position, Restored
-from fp_rtdl.decode import KINDS, RANKS, Label, decode
+from fp_rtdl.decode import RANKS, Label, decode
 from fp_rtdl.domain import PartitionJoin
 from fp_rtdl.plan import RunPlan, lane_of
 from fp_rtdl.snapshot import SnapshotWriter

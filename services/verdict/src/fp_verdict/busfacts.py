@@ -1,19 +1,17 @@
 """Reads topics and archive objects back for the equations: what lies where, and whether both say the same."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from fp_contracts import topics
 from fp_contracts.control import EvidenceRef
 from fp_contracts.header import Header
 from fp_runtime import evidence
 from fp_runtime.bus import Consumer, Record
-from fp_runtime.deadline import until
 from fp_runtime.evidence import EvidenceStore
 from fp_runtime.postgres import Connection
+from fp_runtime.readback import read_back
 from fp_verdict.buscount import ArchiveObject, BusCount, Place, holes
 from fp_verdict.reconcile import ArchiveState
-
-SCAN_S = 120.0
 
 
 def _nothing(header: Header, record: Record) -> None:
@@ -55,28 +53,14 @@ def count(
 
     `see` is given each record that is counted for the first time.
     """
-    for r in scan(reader, {place: extent for place, extent in extents.items() if place[0] in counted.hashed}):
+    hashed = {place: extent for place, extent in extents.items() if place[0] in counted.hashed}
+    starts, ends = ({place: extent[side] for place, extent in hashed.items()} for side in (0, 1))
+    for r in read_back(reader, starts, ends):
         header = counted.take(r.topic, r.partition, r.offset, r.key, r.header, r.value, r.traceparent)
         if header is not None:
             see(header, r)
     broken = [fault for item in counted.objects if (fault := _fault(archive, item)) is not None]
     return counted.mismatches() + broken
-
-
-def scan(reader: Consumer, extents: Mapping[Place, tuple[int, int]]) -> Iterator[Record]:
-    """Every record in [first, end) of each topic-partition; TimeoutError when they do not come."""
-    left = {place: end for place, (first, end) in extents.items() if first < end}
-    reader.assign({place: extents[place][0] for place in left})
-    while left:
-        for record in until(lambda: reader.poll(500, 0.2) or None, SCAN_S, f"records of {sorted(left)}"):
-            place = (record.topic, record.partition)
-            end = left.get(place)
-            if end is None or record.offset >= end:
-                continue
-            yield record
-            if record.offset == end - 1:
-                del left[place]
-                reader.pause([place])
 
 
 def _fault(archive: EvidenceStore, item: ArchiveObject) -> str | None:

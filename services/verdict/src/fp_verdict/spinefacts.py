@@ -16,10 +16,11 @@ from fp_runtime import controllog, evidence, meter, progress
 from fp_runtime.bus import Consumer, Record
 from fp_runtime.evidence import EvidenceStore
 from fp_runtime.postgres import Connection, transaction, truth_breaches
+from fp_runtime.readback import read_back
 from fp_runtime.spans import Span, breaks
 from fp_verdict import busfacts, governance, reconcile
 from fp_verdict.buscount import BusCount, Place
-from fp_verdict.busfacts import load_objects, scan
+from fp_verdict.busfacts import load_objects
 from fp_verdict.reconcile import ArchiveState, SpineFacts
 from fp_verify.chain import FIRST, chain_fault, chained
 
@@ -124,9 +125,8 @@ def run_records(reader: Consumer, state: RunState) -> list[Record]:
     """Every record of the run on the control log, from its pin to the end as of now."""
     assert state.header is not None
     place = (topics.CONTROL, state.header.pin_partition)
-    end = reader.ends([place])[place]
     own = state.platform_run_id.encode()
-    return [r for r in scan(reader, {place: (state.header.pin_offset, end)}) if r.key == own]
+    return [r for r in read_back(reader, {place: state.header.pin_offset}) if r.key == own]
 
 
 def read_documents(store: EvidenceStore, state: RunState) -> tuple[dict[tuple[str, str], dict[str, Any]], list[str]]:
