@@ -1,6 +1,7 @@
 """The loop of one member: poll, merge, publish, mark, checkpoint. Derived stage: publish, then checkpoint (law 3)."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import cycle
 from typing import Protocol
 
 from fp_contracts import topics
@@ -14,7 +15,9 @@ from fp_runtime.failpoint import Failpoint, hit
 
 POLL_S = 0.02  # ends with the first record; without any the turn looks at labels and what is due
 BATCH = 2_000
-CHECKPOINT_S = 3.0  # a restart repeats at most this much; each costs a write of every merchant that changed
+CHECKPOINT_S = 4.5
+"""A restart repeats at most this much of a lane; each costs a write of every merchant that changed. One lane after the
+other, so that no turn waits for all of them."""
 IDLE_S = 0.5
 FLUSH_S = 30.0
 
@@ -71,7 +74,9 @@ class Stage:
             self._by_label.setdefault(lane.place(topics.LABELS), []).append(lane)
         ingress.assign(self.ingress_offsets())
         labels.assign(self.label_offsets())
+        self._to_save = cycle(self.lanes.values())
         self._marked_at = self._saved_at = self._busy_at = clock()
+        self._resting = False
 
     def ingress_offsets(self) -> dict[TopicPartition, int]:
         """The ingress topic-partitions of this member, each with the offset that a restart reads first."""
@@ -109,14 +114,15 @@ class Stage:
         """Watermarks and checkpoints when they are due; a checkpoint also when the stream falls idle."""
         now = self._clock()
         if n:
-            self._busy_at = now
+            self._busy_at, self._resting = now, False
         if now - self._marked_at >= self._plan.watermark_interval_s:
             self._mark()
             self._marked_at = now
-        idle = self._saved_at <= self._busy_at <= now - IDLE_S
-        if idle or now - self._saved_at >= CHECKPOINT_S:
+        if not self._resting and now - self._busy_at >= IDLE_S:
             self.checkpoint()
-            self._saved_at = self._clock()
+            self._resting = True
+        elif self.lanes and now - self._saved_at >= CHECKPOINT_S / len(self.lanes):
+            self._save([next(self._to_save)])
 
     def _mark(self) -> None:
         """One watermark per target with the frontiers of the own sources that rose."""
@@ -135,11 +141,14 @@ class Stage:
             lane.marked_us = frontier_us
 
     def checkpoint(self) -> None:
-        """Everything sent is acknowledged, then state and offsets are saved, then others are told."""
+        """Everything sent is acknowledged, then state and offsets of all lanes are saved, then others are told."""
+        self._save(self.lanes.values())
+
+    def _save(self, lanes: Iterable[Lane]) -> None:
+        self._saved_at = self._clock()
         self._producer.flush(FLUSH_S)
         hit(Failpoint.RTDL_AFTER_PUBLISH)
-        taken = (lane.checkpoint() for lane in self.lanes.values())
-        changed = [checkpoint for checkpoint in taken if checkpoint is not None]
+        changed = [checkpoint for lane in lanes if (checkpoint := lane.checkpoint()) is not None]
         if not changed:
             return
         self._checkpoints.save(changed)
