@@ -1,6 +1,6 @@
 """Recipes of derived ids and hashes: one place, so that a replay gives the same ones (contracts.md §4)."""
 
-import base64
+import binascii
 from typing import Any
 
 from fp_contracts.canonical import digest_of
@@ -37,12 +37,12 @@ def assertion_id(
 
 def vector_text(packed: bytes) -> str:
     """Packed little-endian float64 to base64 text."""
-    return base64.b64encode(packed).decode()
+    return binascii.b2a_base64(packed, newline=False).decode()
 
 
 def vector_bytes(text: str) -> bytes:
     """base64 text back to packed float64; ValueError when it is not base64."""
-    return base64.b64decode(text, validate=True)
+    return binascii.a2b_base64(text, strict_mode=True)
 
 
 # What R3 compares between two runs of a world (dataflow.md §8): inclusion lists, no offsets, run ids or clocks.

@@ -7,15 +7,16 @@ i64 µs, last_seq u64}.
 
 import struct
 from enum import IntEnum
+from functools import lru_cache
 from typing import NamedTuple
 
 VERSION = 1
 NONE_TS = -(2**63)
 MAX_TS = 2**62
 NO_HASH = bytes(32)
-_FIXED = struct.Struct(">BB8sQqq32sB")
+_FIXED = struct.Struct(">BB8sQqq32s")
 _MARK = struct.Struct(">qQ")
-_SOURCE_AT, _MARK_SIZE = _FIXED.size, _MARK.size
+_FIXED_SIZE, _MARK_SIZE = _FIXED.size, _MARK.size
 _as = tuple.__new__  # a named tuple without its Python-level constructor: half of the cost, once per record
 
 
@@ -88,24 +89,37 @@ def pack_plain(
     kind: int, run_tag: bytes, source: bytes, seq: int, order_us: int, payload_hash: bytes, frontier_us: int = NONE_TS
 ) -> bytes:
     """The bytes of a header without marks, for hot paths: building a Header costs more than packing it."""
-    return _FIXED.pack(VERSION, kind, run_tag, seq, order_us, frontier_us, payload_hash, len(source)) + source + b"\0"
+    return _FIXED.pack(VERSION, kind, run_tag, seq, order_us, frontier_us, payload_hash) + _plain_tail(source)
+
+
+@lru_cache(maxsize=1_024)
+def _plain_tail(source: bytes) -> bytes:
+    """Source and no marks, as a header ends."""
+    return bytes((len(source),)) + source + b"\0"
 
 
 def unpack(raw: bytes) -> Header:
     """Bytes to Header; HeaderError for anything that `pack` would not have made."""
     try:
-        version, code, tag, seq, order_us, frontier_us, payload_hash, size = _FIXED.unpack_from(raw)
+        version, code, tag, seq, order_us, frontier_us, payload_hash = _FIXED.unpack_from(raw)
         kind = _KINDS.get(code)
         if version != VERSION or kind is None:
             raise HeaderError(f"version {version} kind {code}")
-        at = _SOURCE_AT + size
-        source = raw[_SOURCE_AT:at].decode()
-        marks, end = _unpack_marks(raw, at) if raw[at] else ((), at + 1)
+        source, marks = _unpack_tail(raw[_FIXED_SIZE:])
     except (struct.error, IndexError, UnicodeDecodeError) as error:
         raise HeaderError(f"truncated or malformed header: {error}") from error
-    if end != len(raw):
-        raise HeaderError(f"{len(raw) - end} bytes after the header")
     return _as(Header, (kind, tag, source, seq, order_us, payload_hash, frontier_us, marks))
+
+
+@lru_cache(maxsize=1_024)  # a source ends all its headers alike, but for those with marks
+def _unpack_tail(tail: bytes) -> tuple[str, tuple[Mark, ...]]:
+    """Source and marks."""
+    at = 1 + tail[0]
+    source = tail[1:at].decode()
+    marks, end = _unpack_marks(tail, at) if tail[at] else ((), at + 1)
+    if end != len(tail):
+        raise HeaderError(f"{len(tail) - end} bytes after the header")
+    return source, marks
 
 
 def _unpack_marks(raw: bytes, at: int) -> tuple[tuple[Mark, ...], int]:
@@ -121,6 +135,6 @@ def _unpack_marks(raw: bytes, at: int) -> tuple[tuple[Mark, ...], int]:
     return tuple(marks), at
 
 
-def kind_of(raw: bytes) -> int:
-    """The kind byte of a packed header without decoding the rest."""
-    return raw[1]
+def kind_of(raw: bytes) -> int | None:
+    """The kind byte of a packed header of this version without decoding the rest; None for any other bytes."""
+    return raw[1] if len(raw) > 1 and raw[0] == VERSION else None

@@ -4,6 +4,7 @@ import struct
 import sys
 from array import array
 from collections.abc import Iterable
+from functools import lru_cache
 
 _FLOAT_BYTES = 8
 
@@ -11,7 +12,7 @@ _FLOAT_BYTES = 8
 def pack(values: Iterable[float]) -> bytes:
     """A feature vector in schema order to packed little-endian float64."""
     row = tuple(values)
-    return struct.pack(f"<{len(row)}d", *row)
+    return _doubles(len(row)).pack(*row)
 
 
 def unpack(body: bytes) -> tuple[float, ...]:
@@ -19,7 +20,12 @@ def unpack(body: bytes) -> tuple[float, ...]:
     count, rest = divmod(len(body), _FLOAT_BYTES)
     if rest:
         raise ValueError(f"{len(body)} bytes are no float64 vector")
-    return struct.unpack(f"<{count}d", body)
+    return _doubles(count).unpack(body)
+
+
+@lru_cache(maxsize=64)
+def _doubles(count: int) -> struct.Struct:
+    return struct.Struct(f"<{count}d")
 
 
 def pack_column(code: str, values: Iterable[int]) -> bytes:

@@ -10,7 +10,7 @@ import orjson
 from fp_cm_ls.plan import RunPlan
 from fp_contracts import derive, topics
 from fp_contracts.downstream import ActionOutcome, CaseTrigger
-from fp_contracts.header import Header, HeaderError, Kind, unpack
+from fp_contracts.header import Header, HeaderError, Kind, kind_of, unpack
 from fp_contracts.reasons import Quarantine
 from fp_contracts.records import RecordError, read_derived
 from fp_contracts.timestamps import to_us
@@ -25,6 +25,7 @@ BATCH = 500
 COMMIT_S = 0.25
 """What was read is committed this often: nobody waits for a case, and few records are about one."""
 _KINDS = {topics.CASE_TRIGGERS: (Kind.CASE_TRIGGER, "df:"), topics.RTDL: (Kind.ACTION_OUTCOME, "al:")}
+_PASSED_BY = frozenset({Kind.FEATURE_SNAPSHOT, Kind.DECISION, Kind.WATERMARK})
 Place = tuple[str, int]
 
 
@@ -146,6 +147,8 @@ class Cases:
             self._limit.good()
 
     def _sort(self, record: Record) -> None:
+        if kind_of(record.header) in _PASSED_BY:
+            return  # most of the topic: not even their header is taken apart
         try:
             header = unpack(record.header)
         except HeaderError as error:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from fp_contracts.canonical import trusted_bytes
 from fp_contracts.downstream import ActionOutcome, Decision, Intent
-from fp_contracts.header import HeaderError, Kind, unpack
+from fp_contracts.header import HeaderError, Kind, kind_of, unpack
 from fp_contracts.ids import h32
 from fp_contracts.reasons import Quarantine
 from fp_contracts.records import RecordError, read_derived
@@ -21,6 +21,9 @@ from fp_runtime.bus import Record
 from fp_runtime.errors import Poison
 from fp_runtime.eventtime.sequence import Seen, SourceTrack
 from fp_runtime.quarantine import PoisonLimit, Quarantined
+
+
+_PASSED_BY = frozenset({Kind.FEATURE_SNAPSHOT, Kind.ACTION_OUTCOME, Kind.WATERMARK})
 
 
 class Desk:
@@ -60,6 +63,8 @@ class Desk:
         self._next_offset = record.offset + 1
 
     def _sort(self, record: Record) -> None:
+        if kind_of(record.header) in _PASSED_BY:
+            return  # half of the topic: not even their header is taken apart
         try:
             header = unpack(record.header)
         except HeaderError as error:

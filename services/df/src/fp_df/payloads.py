@@ -36,8 +36,8 @@ def render(decided: Decided, part: int, offset: int, shadow: Shadow | None = Non
     payment = snapshot.payment
     event_id, digest = _text(snapshot.event_id), snapshot.snapshot_hash
     head = (
-        f'{{"account_id":{_text(snapshot.account_id)},"action":"{decided.action}",'
-        f'"amount_minor":{payment.amount_minor},"bundle_ref":{_text(decided.bundle_ref)},'
+        f'{{"account_id":{_name(snapshot.account_id)},"action":"{decided.action}",'
+        f'"amount_minor":{payment.amount_minor},"bundle_ref":{_name(decided.bundle_ref)},'
         f'"currency":"{snapshot.currency}",'
     )
     middle = (
@@ -45,7 +45,7 @@ def render(decided: Decided, part: int, offset: int, shadow: Shadow | None = Non
         f'"flow_id":{_text(snapshot.flow_id)},'
     )
     tail = (
-        f'"merchant_id":{_text(payment.merchant_id)},"policy_rev":{_text(decided.policy_rev)},'
+        f'"merchant_id":{_name(payment.merchant_id)},"policy_rev":{_name(decided.policy_rev)},'
         f'"posture":"{decided.posture}","reason_codes":{_codes(decided.reasons)},'
         f'"score":{_score(decided.score)},'
     )
@@ -65,9 +65,9 @@ def decided_link(
     """The DECIDED audit link of a decision and its payload; equal to `audit.link` of the same fields."""
     audit_id = ids.audit_id(run, chain, chain_seq)
     head = (
-        f'{{"action_id":null,"audit_id":"{audit_id}","bundle_ref":{_text(decided.bundle_ref)},'
+        f'{{"action_id":null,"audit_id":"{audit_id}","bundle_ref":{_name(decided.bundle_ref)},'
         f'"chain":"{chain}","chain_seq":{chain_seq},"content_fingerprint":"{rendered.fingerprint}",'
-        f'"decision_id":"{decided.decision_id}","kind":"DECIDED","policy_rev":{_text(decided.policy_rev)},'
+        f'"decision_id":"{decided.decision_id}","kind":"DECIDED","policy_rev":{_name(decided.policy_rev)},'
         f'"prev_hash":"{prev_hash}",'
     )
     tail = f'"snapshot_hash":"{decided.snapshot.snapshot_hash}","source_event":{rendered.source_event}}}'
@@ -98,19 +98,15 @@ def _score(score: float | None) -> str:
 
 
 def _origin(origin: Origin) -> str:
-    return f'{{"offset":{origin.offset},"partition":{origin.partition},"topic":{_text(origin.topic)}}}'
+    return f'{{"offset":{origin.offset},"partition":{origin.partition},"topic":{_name(origin.topic)}}}'
 
 
 def _text(value: str | None) -> str:
     """A string or null as JSON."""
-    if value is not None and value.isascii() and value.isalnum():
-        return f'"{value}"'  # hex ids above all
-    return _escaped(value)
-
-
-@lru_cache(maxsize=65_536)
-def _escaped(value: str | None) -> str:
     return orjson.dumps(value).decode()
+
+
+_name = lru_cache(maxsize=65_536)(_text)  # for what comes again: accounts, merchants, topics, revisions
 
 
 @lru_cache(maxsize=4_096)

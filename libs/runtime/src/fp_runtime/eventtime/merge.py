@@ -57,14 +57,13 @@ class PartitionMerge:
 
     def offer(self, header: Header, rank: int, event_id: str, topic: str, offset: int, value: Any) -> Seen:
         """Take a record in; KeyError for a source that is no input of this merge."""
-        source = header.source
+        _, _, source, seq, order_us, payload_hash, frontier_us, _ = header
         track = self._tracks[topic, source]
-        seq = header.seq
-        seen = track.accept(seq, header.payload_hash, header.order_us)
-        if header.frontier_us != NONE_TS:
-            track.promise(header.frontier_us, seq, offset)
+        seen = track.accept(seq, payload_hash, order_us)
+        if frontier_us != NONE_TS:
+            track.promise(frontier_us, seq, offset)
         if seen is Seen.NEW:
-            head = (header.order_us, rank, source, seq, topic, offset, event_id, value)
+            head = (order_us, rank, source, seq, topic, offset, event_id, value)
             self._pending.append(_as_head(Head, head))
         self._read[topic] = offset
         return seen
