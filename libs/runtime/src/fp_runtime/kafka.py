@@ -20,6 +20,7 @@ from fp_runtime.settings import RuntimeSettings
 REQUEST_TIMEOUT_S = 10.0
 _MAX_CONSUME = 2_000
 _GATHER_S = {FetchProfile.LOW_LATENCY: 0.01, FetchProfile.GATHERED: 0.1}
+_as = tuple.__new__  # a named tuple without its Python-level constructor, once per record
 
 
 def open_consumer(
@@ -205,7 +206,8 @@ def _records(messages: list[Any], logical: Mapping[str, str]) -> list[Record]:
                 traceparent = value
         topic, key, value = logical[message.topic()], message.key(), message.value() or b""
         at_ms = message.timestamp()[1]
-        records.append(Record(topic, message.partition(), message.offset(), key, value, header, traceparent, at_ms))
+        place = topic, message.partition(), message.offset()
+        records.append(_as(Record, (*place, key, value, header, traceparent, at_ms)))
     return records
 
 

@@ -12,6 +12,7 @@ from fp_runtime.errors import Unavailable
 from fp_runtime.postgres import Connection, Cursor, transaction
 
 DRAIN_BATCH = 2_000
+_as = tuple.__new__  # a named tuple without its Python-level constructor, once per record
 
 
 class Queued(NamedTuple):
@@ -50,24 +51,23 @@ def add(cur: Cursor, run: str, rows: Sequence[Queued]) -> None:
     columns = "run, source, topic, part, seq, key, header, traceparent, body"
     with cur.copy(f"COPY ops.outbox ({columns}) FROM STDIN (FORMAT BINARY)") as copy:
         copy.set_types(["text", "text", "text", "int4", "int8", "bytea", "bytea", "bytea", "bytea"])
-        for source, seq, out in rows:
-            copy.write_row(
-                (run, source, out.topic, out.partition, seq, out.key, out.header, out.traceparent, out.value)
-            )
+        for source, seq, (topic, partition, key, value, header, traceparent) in rows:
+            copy.write_row((run, source, topic, partition, seq, key, header, traceparent, value))
 
 
 def merge(published: Iterable[Published]) -> list[Fact]:
     """Acknowledged records as the fewest facts, ordered: both seq and offset must go on by one."""
     facts: list[Fact] = []
-    for source, topic, partition, seq, offset in sorted(set(published)):
-        if facts:
-            last = facts[-1]
-            follows = Fact(source, topic, partition, seq - last.n, offset - last.n, last.n)
-            if follows == last:
-                facts[-1] = last._replace(n=last.n + 1)
-                continue
-        facts.append(Fact(source, topic, partition, seq, offset, 1))
-    return facts
+    start, n = None, 0
+    for one in sorted(set(published)):
+        source, topic, partition, seq, offset = one
+        if start is not None and (source, topic, partition, seq - n, offset - n) == start:
+            n += 1
+            continue
+        if start is not None:
+            facts.append(Fact(*start, n))
+        start, n = one, 1
+    return facts if start is None else [*facts, Fact(*start, n)]
 
 
 def record_facts(cur: Cursor, run: str, published: Iterable[Published]) -> None:
@@ -113,9 +113,9 @@ def unpublished(conn: Connection, run: str, source: str, limit: int | None = Non
 def acknowledged(rows: Sequence[Queued], deliveries: Sequence[Delivery]) -> list[Published]:
     """Those of `rows` whose delivery names an offset; the others stay unpublished."""
     return [
-        Published(row.source, row.out.topic, row.out.partition, row.seq, delivery.offset)
-        for row, delivery in zip(rows, deliveries, strict=True)
-        if delivery.offset is not None
+        _as(Published, (source, out.topic, out.partition, seq, offset))
+        for (source, seq, out), (offset, _, _) in zip(rows, deliveries, strict=True)
+        if offset is not None
     ]
 
 

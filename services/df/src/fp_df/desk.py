@@ -22,7 +22,6 @@ from fp_runtime.errors import Poison
 from fp_runtime.eventtime.sequence import Seen, SourceTrack
 from fp_runtime.quarantine import PoisonLimit, Quarantined
 
-
 _PASSED_BY = frozenset({Kind.FEATURE_SNAPSHOT, Kind.ACTION_OUTCOME, Kind.WATERMARK})
 
 

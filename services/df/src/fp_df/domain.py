@@ -26,6 +26,7 @@ SCORE_REASONS: Mapping[Action, tuple[str, ...]] = {
 FACTS = (*CORE_V1.names, "degraded")
 """What rules may ask for."""
 NO_REASONS: tuple[str, ...] = ()
+_as = tuple.__new__  # a named tuple without its Python-level constructor, once per payment
 _PLACES = {name: place for place, name in enumerate(FACTS)}
 
 
@@ -136,10 +137,11 @@ def make_decision(
     kind = INTENTS.get(action)
     action_id = None if kind is None else derive.action_id(decision_id, kind)
     score = None if advice.scored is None else advice.scored.score
-    return Decided(
+    values = (
         decision_id, snapshot, vector, action, reasons, posture, policy.policy_rev, action_id,
         escalates(policy, action), advice.bundle_ref, score,
     )  # fmt: skip
+    return _as(Decided, values)
 
 
 def trigger_of(run: str, decided: Decided) -> dict[str, Any]:

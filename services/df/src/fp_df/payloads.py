@@ -19,6 +19,7 @@ from fp_df.shadow import Shadow
 from fp_df.snapshot import Origin
 from fp_features import pack
 
+_as = tuple.__new__  # a named tuple without its Python-level constructor, once per payment
 _RTDL = f'"topic":{orjson.dumps(topics.RTDL).decode()}}}'
 
 
@@ -72,8 +73,8 @@ def decided_link(
     )
     tail = f'"snapshot_hash":"{decided.snapshot.snapshot_hash}","source_event":{rendered.source_event}}}'
     digest = hashlib.sha256(f"{head}{tail}".encode()).hexdigest()
-    link = Link(audit_id, chain, chain_seq, "DECIDED", decided.decision_id, None, prev_hash, digest)
-    return link, f'{head}"record_hash":"{digest}",{tail}'
+    link = (audit_id, chain, chain_seq, "DECIDED", decided.decision_id, None, prev_hash, digest)
+    return _as(Link, link), f'{head}"record_hash":"{digest}",{tail}'
 
 
 def _intent(decided: Decided) -> str:

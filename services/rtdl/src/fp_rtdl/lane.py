@@ -76,7 +76,7 @@ class Lane:
 
     def take(self, record: Record) -> None:
         """Take one record in. LaneStopped when too many are broken, HashConflict when a sequence comes twice."""
-        topic, offset = record.topic, record.offset
+        topic, _, offset, _, value, raw, trace, _ = record
         tally = self._tally[topic]
         expected = self._resume[topic] + len(tally)
         if offset != expected:
@@ -85,7 +85,7 @@ class Lane:
             tally.extend(bytes(offset - expected))
         self._dirty = True
         try:
-            tally.append(self._sort(record, topic, offset))
+            tally.append(self._sort(topic, offset, value, raw, trace))
             self._good += 1
         except Poison as poison:
             tally.append(_POISON)
@@ -95,18 +95,18 @@ class Lane:
             self._good = 0
             self._limit.poison()
 
-    def _sort(self, record: Record, topic: str, offset: int) -> int:
+    def _sort(self, topic: str, offset: int, body: bytes, raw: bytes, trace: bytes | None) -> int:
         """Offer a record to the merge; what it counts as. Raises Poison."""
         try:
-            header = unpack(record.header)
+            header = unpack(raw)
         except HeaderError as error:
             raise Poison(Quarantine.UNDECODABLE, str(error)) from error
-        kind = header.kind
-        if header.run_tag != self._tag:
+        kind, tag = header[:2]
+        if tag != self._tag:
             self._merge.passed(topic, offset)
             return _OTHER_RUN
         if kind in KINDS[topic]:
-            return self._offer(record, header, topic, offset)
+            return self._offer(header, topic, offset, body, trace)
         if kind is Kind.WATERMARK:
             self._merge.mark(header, topic, offset)
         elif kind is Kind.CANARY:
@@ -115,11 +115,11 @@ class Lane:
             raise Poison(Quarantine.CONTRACT_BROKEN, f"{kind.name} on {topic}")
         return kind
 
-    def _offer(self, record: Record, header: Header, topic: str, offset: int) -> int:
+    def _offer(self, header: Header, topic: str, offset: int, body: bytes, trace: bytes | None) -> int:
         """Only the first copy of a sequence is worked on; a broken body still takes its place in the sequence."""
-        value, broken = None, None
+        value, broken, kind = None, None, header.kind
         try:
-            value = decode(header.kind, record.value, offset, record.traceparent)
+            value = decode(kind, body, offset, trace)
         except Poison as poison:
             broken = poison
         try:
@@ -132,7 +132,7 @@ class Lane:
             return _DUPLICATE
         if type(value) is Label and lane_of(value.merchant_id) == self.part:
             self._labels_read += 1
-        return header.kind
+        return kind
 
     def advance(self) -> list[Out]:
         """Release what no input can precede any more: the snapshots that complete, in order."""

@@ -115,9 +115,11 @@ class Stage:
         now = self._clock()
         if n:
             self._busy_at, self._resting = now, False
-        if now - self._marked_at >= self._plan.watermark_interval_s:
+        interval_s = self._plan.watermark_interval_s
+        if now - self._marked_at >= interval_s:
             self._mark()
-            self._marked_at = now
+            # On the beat, not from now: a turn that comes a little early would else wait for the next one.
+            self._marked_at = max(self._marked_at + interval_s, now - interval_s)
         if not self._resting and now - self._busy_at >= IDLE_S:
             self.checkpoint()
             self._resting = True
