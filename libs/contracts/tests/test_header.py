@@ -83,3 +83,8 @@ def test_a_source_name_has_at_most_255_bytes() -> None:
     with pytest.raises(Exception, match=r"range|format|255"):
         pack(Header(Kind.DECISION, b"run-tag!", "x" * 256, 1, 1))
     assert unpack(pack(Header(Kind.DECISION, b"run-tag!", "x" * 255, 1, 1))).frontier_us == NONE_TS
+
+
+@pytest.mark.parametrize("raw", [b"", b"\x01", b"\x02\x0b"])
+def test_bytes_of_no_header_of_this_version_have_no_kind(raw: bytes) -> None:
+    assert kind_of(raw) is None

@@ -15,6 +15,8 @@ from fp_contracts.derive import vector_bytes
 from fp_contracts.header import NONE_TS, Kind, unpack
 from fp_features import unpack as unpack_vector
 from fp_rtdl import sample
+from fp_rtdl.service import CHECKPOINT_S
+from fp_rtdl.snapshot import TARGETS
 from fp_runtime.bus import Out, PublishFailed, PublishUnknown
 from fp_runtime.errors import Fenced
 from fp_runtime.failpoint import FailpointRaised, arm, disarm
@@ -234,3 +236,25 @@ def test_a_watermark_never_passes_a_snapshot_that_follows_it(kit: Any, lines: li
                 frontiers[mark.source] = max(frontiers.get(mark.source, NONE_TS), mark.frontier_us)
             if header.kind is Kind.FEATURE_SNAPSHOT:
                 assert header.order_us >= frontiers.get(header.source, NONE_TS)
+
+
+def test_lanes_are_saved_one_after_the_other_and_none_is_forgotten(kit: Any, lines: list[Out]) -> None:
+    bus, checkpoints = kit.bus(), kit.checkpoints()
+    member = kit.member(bus, checkpoints, sample.plan(kit.end_us))
+    for start in range(0, len(lines), 20):
+        kit.write(bus, lines[start : start + 20])
+        saved = len(checkpoints.saved)
+        member.clock.now += CHECKPOINT_S / len(member.stage.lanes)
+        member.stage.turn()
+        assert len(checkpoints.saved) <= saved + 1
+    assert {checkpoint.part for checkpoint in checkpoints.saved} == set(member.stage.lanes)
+
+
+def test_watermarks_keep_their_beat_when_turns_come_a_little_early(kit: Any) -> None:
+    bus, feed = kit.bus(), sample.Feed()
+    member = kit.member(bus, kit.checkpoints(), sample.plan(kit.end_us))
+    for turn, step_s in enumerate((0.0211, 0.0191) * 10):
+        kit.write(bus, feed.marks(sample.START_US + turn * 1_000))
+        member.clock.now += step_s
+        member.stage.turn()
+    assert len(kit.published(bus, Kind.WATERMARK)) == 20 * TARGETS
