@@ -1,7 +1,7 @@
 """bus.Producer in rounds: all that waits goes to a broker as one request, and the next round when that is answered.
 
 librdkafka sends a request per topic-partition. A stage that writes a few records to each of its many partitions then
-pays the broker's cost of a request for each of them, which was most of what the broker did (ADR 12). aiokafka puts the
+pays the broker's cost of a request for each of them, which was most of what the broker did (ADR 14). aiokafka puts the
 batches of all topic-partitions of a broker into one request and answers a batch with its base offset.
 """
 
