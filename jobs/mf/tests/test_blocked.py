@@ -178,7 +178,9 @@ def test_the_next_bundle_is_held_against_the_active_one_and_measures_drift(datas
 def test_a_damaged_active_bundle(name: str, told: str, dataset: DatasetRef, places: Make, tmp_path: Path) -> None:
     first, second = places("first"), places("second")
     active = run(sample.request(dataset), first, silent).bundle
-    spoil(tmp_path / "first" / "bundles", name, lambda body: body[:-1] + bytes([body[-1] ^ 1]))
+    assert active is not None
+    folder = (tmp_path / "first" / active.manifest.key).parent  # the challenger's lies beside it
+    spoil(folder, name, lambda body: body[:-1] + bytes([body[-1] ^ 1]))
     made = second._replace(active=first.out)
     blocked(sample.request(dataset, active=active), made, B14, told)
 

@@ -52,5 +52,5 @@ def test_a_server_that_is_down_is_said_within_seconds() -> None:
     with pytest.raises(AliasesDown, match="MLflow"):
         aliases.check()
     with pytest.raises(AliasesDown, match="MLflow"):
-        aliases.follow("payment_fraud", bundle(1), None)
+        aliases.follow("payment_fraud", bundle(1), None, None)
     assert time.monotonic() - began < 30
