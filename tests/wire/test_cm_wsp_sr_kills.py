@@ -298,7 +298,7 @@ def test_a_producer_killed_after_sending_loses_and_doubles_nothing(cell: Cell) -
     cell.tell(header, (c.RunReady(ready_id=h32("ready")), ()))
     cell.start("ig")
     cell.start("cm_ls")
-    doomed = cell.start("wsp", "wsp.after_send:kill:9")
+    doomed = cell.start("wsp", "wsp.after_send:kill:4")
     cell.dies(doomed)
     cell.start("wsp")
 
