@@ -84,9 +84,7 @@ def compare(run: str | None = RunArgument, output: Format = OutputOption) -> Non
 
 def show_comparison(found: comparing.Comparison) -> None:
     """The comparison as tables for people."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in ("window 2", "champion", "challenger"):
-        table.add_column(heading, justify="left" if heading == "window 2" else "right")
+    table = _side_by_side("champion", "challenger")
     sides = (found.champion, found.challenger)
     table.add_row("bundle", *(side.bundle_ref.removeprefix("bundle:")[:12] for side in sides))
     table.add_row("average precision", *(_share(side.average_precision_ppm) for side in sides))
@@ -117,9 +115,7 @@ def effect_(run: str | None = RunArgument, output: Format = OutputOption) -> Non
 
 def show_effect(found: effect.Effect) -> None:
     """The effect as a table for people."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in ("window 2", "with the model", "guardrails only"):
-        table.add_column(heading, justify="left" if heading == "window 2" else "right")
+    table = _side_by_side("with the model", "guardrails only")
     for name, field in _SHARES:
         label = f"{name} @ {found.per_day} a day" if name == "card precision" else name
         table.add_row(label, *(_share(getattr(side, field)) for side in (found.with_model, found.guardrails)))
@@ -132,6 +128,15 @@ def show_effect(found: effect.Effect) -> None:
         f" known when window 2 ended; left out: {found.immature:,} not adjudicated yet, {found.uncertain:,} uncertain,"
         f" {found.without_model:,} decided without a model"
     )
+
+
+def _side_by_side(*sides: str) -> Table:
+    """A table of window 2: what each row is of, and its figure on each side."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("window 2")
+    for side in sides:
+        table.add_column(side, justify="right")
+    return table
 
 
 def _share(ppm: int | None) -> str:
