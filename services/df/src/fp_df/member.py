@@ -25,6 +25,7 @@ from fp_df.partition import Partition
 from fp_df.plan import ACTIONS_STAGE, STAGE, RunPlan, plan_of
 from fp_df.service import Decider
 from fp_df.settings import DfSettings
+from fp_runtime.aside import Aside
 from fp_runtime.bus import FetchProfile
 from fp_runtime.controllog import Event
 from fp_runtime.errors import Unavailable
@@ -150,7 +151,7 @@ def evaluators(settings: DfSettings, catalogue: Catalogue) -> dict[str, Evaluate
         finally:
             consumer.close()
 
-    return {"P9": p9}
+    return {"P9": Aside("P9", p9)}
 
 
 def announced(participant: Participant) -> Callable[[Switch], bool]:

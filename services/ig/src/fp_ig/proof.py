@@ -2,7 +2,6 @@
 
 import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from typing import Protocol
 
@@ -21,6 +20,7 @@ from fp_ig import journal
 from fp_ig.audit import IngestFacts, LaneCount, Offsets, PartitionAudit
 from fp_ig.claims import KIND_TOPIC, Stamp
 from fp_ig.gates import Canary, PreflightFacts, Probe, evaluate_p4, evaluate_p7
+from fp_runtime.aside import Aside
 from fp_runtime.bus import Admin, Consumer, Out, Producer, TopicPartition, TopicState
 from fp_runtime.errors import Unavailable
 from fp_runtime.postgres import Connection
@@ -115,26 +115,21 @@ def _status(client: httpx.Client, method: str, path: str, token: str | None) -> 
 
 
 class Committed:
-    """Evaluates P7 in a thread of its own: reading the topics back may take longer than a heartbeat may wait."""
+    """Evaluates P7 in a thread of its own, once the window has ended."""
 
     def __init__(self, bus: Bus, connect: Callable[[], Connection], now_us: Callable[[], int]) -> None:
         self._bus = bus
         self._connect = connect
         self._now_us = now_us
-        self._pool = ThreadPoolExecutor(1, thread_name_prefix="p7")
-        self._pending: Future[Evaluation] | None = None
+        self._aside = Aside("P7", self._unless_down)
 
     def __call__(self, state: RunState) -> Evaluation | None:
-        """The evaluation, once it is there; None before. Each one given is gathered anew."""
-        if WINDOW not in state.windows_ended:
-            return None
-        if self._pending is None:
-            self._pending = self._pool.submit(self.evaluate, state)
-        if not self._pending.done():
-            return None
-        pending, self._pending = self._pending, None
+        """The evaluation, once it is there; None before, and while bus or tables cannot be asked."""
+        return self._aside(state) if WINDOW in state.windows_ended else None
+
+    def _unless_down(self, state: RunState) -> Evaluation | None:
         try:
-            return pending.result()
+            return self.evaluate(state)
         except Unavailable as down:
             log.warning("the proof of admissions waits", reason=str(down))
             return None

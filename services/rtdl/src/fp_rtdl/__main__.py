@@ -7,6 +7,7 @@ from fp_rtdl import drill, facts
 from fp_rtdl.member import Numbers, serve, serve_archive
 from fp_rtdl.settings import RtdlSettings
 from fp_runtime import settings
+from fp_runtime.aside import Aside
 from fp_runtime.participant import Participant, now_us
 from fp_runtime.postgres import connect
 from fp_runtime.process import running
@@ -23,7 +24,8 @@ def main() -> None:
             return Participant(config, {}, metrics=numbers.copy)
         control = connect(config.pg_dsn, f"{config.instance}/facts")
         react = partial(drill.react, control, config.instance, now_us)
-        return Participant(config, {"P8": facts.evaluator(config, control)}, react, numbers.copy)
+        gates = connect(config.pg_dsn, f"{config.instance}/gates")  # of its own: P8 is evaluated in another thread
+        return Participant(config, {"P8": Aside("P8", facts.evaluator(config, gates))}, react, numbers.copy)
 
     with running(config, participant) as process:
         while (state := process.participant.wait_for_run(process.stopping)) is not None:

@@ -27,7 +27,7 @@ from fp_runtime.readback import read_back
 
 
 def evaluator(settings: RtdlSettings, conn: Connection) -> Callable[[RunState], Evaluation | None]:
-    """The evaluation of P8 for a participant; runs in the control thread, on its own connection and consumer."""
+    """The evaluation of P8 for a participant; runs in a thread of its own, on its own connection and consumer."""
     snapshot_ends: dict[str, Mapping[TopicPartition, int]] = {}
 
     def evaluate(state: RunState) -> Evaluation | None:

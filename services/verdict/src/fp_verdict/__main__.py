@@ -6,6 +6,7 @@ from functools import partial
 
 from fp_contracts.fold import RunState
 from fp_runtime import settings
+from fp_runtime.aside import Aside
 from fp_runtime.bus import FetchProfile
 from fp_runtime.controllog import Event
 from fp_runtime.evidence import open_store
@@ -33,12 +34,13 @@ def main() -> None:
     reader = partial(open_consumer, config, "fp.verdict.gates", fetch=FetchProfile.READBACK)
     pages = PageDesk(store)
     reporter = Reporter(conn, store, pages, config.instance, now_us)
-    desk = SpineDesk(conn, store, archive, reader, now_us)
+    # Of its own: P11 is evaluated in another thread.
+    desk = SpineDesk(connect(config.pg_dsn, "verdict/spine"), store, archive, reader, now_us)
     window = WindowDesk(conn, store, archive, reader, time.monotonic)
     finale = ClosingDesk(conn, store, reader, now_us)
     gates: dict[str, Evaluate] = {
         "P2": reporter.evaluate_p2,
-        "P11": lambda state: evaluate_p11(desk.gather(state)),
+        "P11": Aside("P11", lambda state: evaluate_p11(desk.gather(state))),
         "P16": finale.evaluate,
     }
     watchman = Watchman(connect(config.pg_dsn, "verdict/watch"), reader(), now_us)
