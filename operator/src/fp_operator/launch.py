@@ -4,7 +4,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from fp_contracts.runconfig import RunConfig
+from fp_contracts.runconfig import Realism, RunConfig
 from fp_df.catalogue import policies
 from fp_operator import mesh, pinning, project, runplan, substrate
 from fp_operator.pinning import Pinned
@@ -24,7 +24,7 @@ _ROWS_PER_TURN = 250
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What the operator asks for; None = a fresh id. `pace_per_s` 0 = as fast as it goes."""
+    """What the operator asks for; None = a fresh id, the declared disturbances. `pace_per_s` 0 = as fast as it goes."""
 
     world: str = "sample"
     run: str | None = None
@@ -34,6 +34,7 @@ class Order:
     pace_per_s: int = 0
     actor: str = "operator"
     reason: str = ""
+    realism: Realism | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +63,7 @@ def plan(environment: Environment, order: Order) -> Planned:
     world = find_world(environment.addresses.oracle_url, order.world)
     digests = {revision: digest for revision, (_, digest) in policies().items()}
     config = runplan.make_config(
-        world, environment.digests, digests, scope=order.scope, pace_per_s=order.pace_per_s
+        world, environment.digests, digests, scope=order.scope, realism=order.realism, pace_per_s=order.pace_per_s
     )  # fmt: skip
     return Planned(
         order.run or pinning.new_run_id(), order.scenario or pinning.new_scenario_id(), world, config,

@@ -1,11 +1,12 @@
 """From a world to the configuration that a run pins: windows, policies, envelopes, digests. Pure."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from fp_contracts.phases import ORDER, PHASES
 from fp_contracts.runconfig import PolicySwitch, Realism, RunConfig, SpendLimit, Window
 from fp_features import CORE_V1
+from fp_runtime.errors import UserError
 from fp_wsp.world import WorldManifest, whole_window
 
 _SECOND_US = 1_000_000
@@ -67,6 +68,18 @@ def switches(window: Window, current: str, previous: str) -> tuple[PolicySwitch,
         PolicySwitch(policy_rev=previous, effective_us=window.start_us + span * 4 // 10),
         PolicySwitch(policy_rev=current, effective_us=window.start_us + span * 5 // 10),
     )
+
+
+def realism_of(given: Iterable[str]) -> Realism:
+    """The declared disturbances but for those given as `field=number`; UserError for what is no field or no number."""
+    declared = Realism()
+    for text in given:
+        name, _, number = text.partition("=")
+        if name not in Realism.model_fields or not number.isdecimal():
+            fields = ", ".join(Realism.model_fields)
+            raise UserError(f"--realism {text[:60]!r}", "no field=number", f"name one of {fields}")
+        declared = declared.model_copy(update={name: int(number)})
+    return declared
 
 
 def make_config(

@@ -6,9 +6,10 @@ import pytest
 
 from fp_contracts.ids import is_run_id
 from fp_contracts.phases import ORDER
-from fp_contracts.runconfig import Window
+from fp_contracts.runconfig import Realism, Window
 from fp_operator import launch, metering, pinning, project, runplan
 from fp_operator.metering import Reading
+from fp_runtime.errors import UserError
 
 
 def test_the_policy_goes_back_and_forth_in_mid_stream() -> None:
@@ -65,3 +66,15 @@ def test_a_restarted_process_is_metered_from_its_start_and_counters_never_fall()
     assert metering.used(before, now, 2.0).cpu_us == 50
     assert metering.used(before, now, 2.0).rss_bytes_s == 120
     assert metering.used(before, again, 1.0).cpu_us == 30
+
+
+def test_a_disturbance_is_declared_otherwise_by_name() -> None:
+    assert runplan.realism_of([]) == Realism()
+    given = runplan.realism_of(["late_context_ppm=0", "seed=9"])
+    assert given == Realism(late_context_ppm=0, seed=9)
+
+
+@pytest.mark.parametrize("text", ["late=0", "late_context_ppm", "late_context_ppm=-1", "late_context_ppm=many"])
+def test_what_is_no_disturbance_is_refused(text: str) -> None:
+    with pytest.raises(UserError, match="field=number"):
+        runplan.realism_of([text])

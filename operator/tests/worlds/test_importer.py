@@ -338,6 +338,9 @@ def test_filters_keep_whole_accounts_and_a_time_range(write_csv: Callable[..., P
     cut = bring(source, oracle, mapping('licence = "none"', f'licence = "none"\n{ranged}'))
     assert cut.manifest.rows == 9
     assert us("2024-01-03 00:00:00") <= cut.manifest.first_us <= cut.manifest.last_us < us("2024-01-05 00:00:00")
+    asked = mapping().between("2024-01-03T00:00:00Z", "2024-01-05T00:00:00Z")
+    assert bring(source, oracle, asked).manifest.last_us == us("2024-01-04 00:00:00")
+    assert mapping().between(None, None) == mapping()
 
 
 def test_row_numbers_hold_over_many_rows(write_csv: Callable[..., Path], oracle: Path) -> None:

@@ -11,7 +11,19 @@ import typer
 
 from fp_contracts.control import RunStopped
 from fp_contracts.fold import RunState
-from fp_operator import approving, bundles, following, launch, pinning, project, results, resuming, status, substrate
+from fp_operator import (
+    approving,
+    bundles,
+    following,
+    launch,
+    pinning,
+    project,
+    results,
+    resuming,
+    runplan,
+    status,
+    substrate,
+)
 from fp_operator.cli import board
 from fp_operator.cli.output import (
     DryRunOption,
@@ -38,6 +50,7 @@ from fp_runtime.evidence import open_store
 from fp_runtime.kafka import open_consumer
 
 TIMEOUT_S = 1_800.0
+RealismOption = typer.Option([], "--realism", help="A disturbance of another rate: late_context_ppm=0; repeatable")
 
 
 def actor() -> str:
@@ -52,6 +65,7 @@ def run(
     scope: str = typer.Option("spine", "--scope", help="What must be green: spine or full"),
     drill: bool = typer.Option(True, "--drill/--no-drill", help="Kill, really: a member, and jobs in scope full"),
     pace: int = typer.Option(0, "--pace", min=0, help="Events per second; 0 = as fast as it goes"),
+    realism: list[str] = RealismOption,
     approve_as: str | None = typer.Option(None, "--approve-as", help="Scope full: approve what it trains unseen, as"),
     timeout: float = typer.Option(TIMEOUT_S, "--timeout", help="Seconds to watch before letting go"),
     detach: bool = typer.Option(False, "--detach", help="Start and return at once"),
@@ -65,7 +79,9 @@ def run(
         if approve_as is not None and (scope != "full" or detach or approve_as == actor()):
             why = "it needs scope full, a run that is watched, and another person than who asks for it"
             raise UserError("--approve-as", why, "leave it out and use `fp models approve`")
-        order = launch.Order(world, platform_run_id, scenario_run_id, scope, drill, pace, actor(), reason)
+        order = launch.Order(
+            world, platform_run_id, scenario_run_id, scope, drill, pace, actor(), reason, runplan.realism_of(realism)
+        )  # fmt: skip
         environment = launch.ready_environment(project.state_dir(), steps(), actor(), reason)
         planned = launch.plan(environment, order)
         if dry_run:

@@ -46,6 +46,8 @@ def list_(output: Format = OutputOption) -> None:
 def import_(
     source: str = typer.Argument(help="File or glob: CSV or parquet"),
     mapping: str = typer.Option(..., "--mapping", help="Shipped mapping (handbook, sparkov) or a TOML file"),
+    start: str | None = typer.Option(None, "--from", help="First moment that is kept, e.g. 2018-06-18T00:00:00Z"),
+    until: str | None = typer.Option(None, "--until", help="First moment behind it"),
     output: Format = OutputOption,
 ) -> None:
     """Check, sort and seal foreign payments as a world; the truth is kept apart."""
@@ -59,7 +61,8 @@ def import_(
             on_step(stage, f"{done:,} of {total:,} rows", 0.0)
 
     with told():
-        manifest = import_world(source, load_mapping(mapping), _oracle(), progress=progress)
+        chosen = load_mapping(mapping).between(start, until)
+        manifest = import_world(source, chosen, _oracle(), progress=progress)
     if output is Format.JSON:
         emit_json(_row(manifest))
         return

@@ -131,6 +131,11 @@ class Mapping(Closed):
         """sha256 of the canonical JSON of the mapping (hex64)."""
         return digest_of(self.model_dump(mode="json"))
 
+    def between(self, start: str | None, until: str | None) -> Self:
+        """This mapping for event time in [start, until); None leaves what its filter says."""
+        given = {name: bound for name, bound in (("start", start), ("until", until)) if bound is not None}
+        return self.model_copy(update={"filter": self.filter.model_copy(update=given)}) if given else self
+
     def columns(self) -> dict[str, str]:
         """Every source column that is read: mapped name -> column."""
         found = {"event_time": self.time.column, "amount": self.amount.column, "is_fraud": self.truth.is_fraud.column}
