@@ -58,9 +58,9 @@ bench: install ## Measure the chain and its stages; writes bench/results/
 	$(BIN)/python bench/run.py
 
 .PHONY: handbook
-handbook: install ## The published benchmark from streamed features; DATA=folder of the handbook's parquet files (≤ 45 min)
+handbook: install ## The published folds from features that went through the whole platform; DATA=folder of the parquet files (≤ 45 min)
 	@mkdir -p bench/results
-	nice -n 15 $(BIN)/python -m bench.handbook --data $(DATA) | tee bench/results/handbook.md
+	$(BIN)/python -m bench.handbook --data $(DATA) | tee bench/results/handbook.md
 
 .PHONY: test-mlflow
 test-mlflow: install ## The model job against a real MLflow server, which gets an environment of its own
