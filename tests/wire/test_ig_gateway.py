@@ -258,6 +258,20 @@ def test_a_kill_at_any_failpoint_loses_and_doubles_nothing(
     assert proof.documents["quarantine_summary"]["reasons"] == {"NOT_JSON": 1}
 
 
+def test_what_an_earlier_process_claimed_is_a_duplicate_and_the_rest_of_its_batch_goes_on(
+    run: Run, line: Callable[..., bytes]
+) -> None:
+    first = run.start()
+    admitted = run.send(0, [line(n) for n in range(8)])
+    first.kill()
+    assert first.wait(30) == -signal.SIGKILL
+    run.start()
+    classes = run.send(0, [line(8), line(3), line(6), line(9)])
+    assert [name for name, _ in classes] == ["ADMITTED", "DUPLICATE", "DUPLICATE", "ADMITTED"]
+    assert [receipt for _, receipt in classes[1:3]] == [admitted[3][1], admitted[6][1]]
+    assert broken(run.prove()) == []
+
+
 def test_a_batch_over_the_limit_is_split_under_the_same_numbers(run: Run, line: Callable[..., bytes]) -> None:
     run.start()
     lines = [line(n) for n in range(1_001)]

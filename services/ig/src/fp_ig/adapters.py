@@ -7,18 +7,13 @@ from typing import Any
 import psycopg
 
 from fp_contracts.header import NONE_TS
-from fp_ig import journal
+from fp_ig import journal, rowcopy
 from fp_ig.arrays import byteas, int8s, register, texts
 from fp_ig.claims import KIND_TOPIC, NO_SEQS, Attempt, Fact, Known, Lane, Numbered, Row, Stamp
-from fp_ig.statements import CLAIM, RECORD
+from fp_ig.statements import CLAIM, IDENTITY, LINES, RECORD
 from fp_runtime.errors import Fenced, Unavailable
 from fp_runtime.ownership import guard, raise_epoch
 from fp_runtime.postgres import Connection, Cursor, transaction
-
-
-class _Claimed(Exception):
-    """An identity of this claim is claimed already: roll back."""
-
 
 _RUN = ("INSERT INTO ig.run (run) VALUES (%s) ON CONFLICT DO NOTHING", "SELECT run_no FROM ig.run WHERE run = %s")
 _PRINCIPAL = (
@@ -108,16 +103,17 @@ class PgStore:
         """See service.Store. Unavailable when a lane is not where this process left it."""
         try:
             with self._reading() as cur:
-                owned, moved, claimed = cur.execute(CLAIM, self._claim_values(parts)).fetchone() or (0, 0, 0)
+                owned, moved = cur.execute(CLAIM, self._claim_values(parts)).fetchone() or (0, 0)
                 if not owned:
                     raise Fenced(f"{self._scope}: epoch {self._epoch} is no longer the owner's")
                 if moved != len(parts):
                     numbers = [part.after.number for part in parts]
                     raise Unavailable(f"a lane of {numbers} moved on: an earlier claim came through after all")
-                if claimed != sum(len(part.rows) for part in parts):
-                    raise _Claimed
+                self._insert_lines(cur, [row for part in parts for row in part.rows])
                 self._insert_aside(cur, parts)
-        except _Claimed:
+        except psycopg.errors.UniqueViolation as violation:
+            if violation.diag.constraint_name != IDENTITY:
+                raise
             return False
         return True
 
@@ -125,10 +121,6 @@ class PgStore:
         """Parameters of CLAIM, in its order."""
         run_no = self._run_no
         before, after = [part.before for part in parts], [part.after for part in parts]
-        rows = [row for part in parts for row in part.rows]
-        lane, lane_seq, _, reason, principal, kind, seq, order_us, frontier_us, identity, digest = (
-            zip(*rows, strict=True) if rows else ((),) * 11
-        )
         kept = [part for part in parts if part.admitted]
         return (
             self._scope, self._epoch,
@@ -136,13 +128,15 @@ class PgStore:
             int8s([one.floor_us for one in before]), int8s([one.last_lane_seq for one in after]),
             int8s([one.floor_us for one in after]), *map(int8s, zip(*(one.last_seqs for one in after), strict=True)),
             run_no, run_no,
-            int8s(lane), int8s(lane_seq), int8s(principal), int8s(kind), int8s(seq), int8s(order_us),
-            int8s(frontier_us), byteas(identity), byteas(digest), texts([code or "" for code in reason]),
-            run_no,
             int8s([part.after.number for part in kept]), int8s([part.before.last_lane_seq + 1 for part in kept]),
             int8s([part.after.last_lane_seq for part in kept]), int8s([len(part.admitted) for part in kept]),
             byteas([journal.packed([line.raw for _, line in part.admitted]) for part in kept]),
         )  # fmt: skip
+
+    def _insert_lines(self, cur: Cursor, rows: Sequence[Row]) -> None:
+        if rows:
+            with cur.copy(LINES) as copy:
+                copy.write(rowcopy.rows(self._run_no, rows))
 
     def _insert_aside(self, cur: Cursor, parts: Sequence[Numbered]) -> None:
         for row, sha256, raw in [aside for part in parts for aside in part.aside]:
