@@ -1,5 +1,6 @@
 """The envelope every record body wears (contracts.md §2). Closed for producers, tolerant for consumers."""
 
+import re
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
@@ -19,7 +20,8 @@ Hex64 = Annotated[str, StringConstraints(pattern=f"^{HEX64.pattern}$")]
 Timestamp = Annotated[
     str, StringConstraints(pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\.[0-9]{6}Z$")
 ]
-Currency = Annotated[str, StringConstraints(pattern=r"^[A-Z]{3}$")]
+CURRENCY = re.compile(r"[A-Z]{3}")
+Currency = Annotated[str, StringConstraints(pattern=f"^{CURRENCY.pattern}$")]
 Minor = Annotated[int, Field(ge=-(2**53), le=2**53)]
 TimeUs = Annotated[int, Field(ge=-(2**63), lt=2**63)]
 

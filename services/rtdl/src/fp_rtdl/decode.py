@@ -12,6 +12,7 @@ import msgspec
 
 from fp_contracts import topics
 from fp_contracts.downstream import SOURCE_RANK
+from fp_contracts.envelope import CURRENCY
 from fp_contracts.header import Kind
 from fp_contracts.ingress import INGRESS_TYPES, RANK_LABEL, Channel
 from fp_contracts.reasons import Quarantine
@@ -85,8 +86,8 @@ _Id = Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
 _Int = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 _Seq = Annotated[int, msgspec.Meta(ge=1, le=2**63 - 1)]
 _Minor = Annotated[int, msgspec.Meta(ge=-_MINOR_MAX, le=_MINOR_MAX)]
-_Currency = Annotated[str, msgspec.Meta(pattern=r"^[A-Z]{3}\Z")]
 _CHANNELS = frozenset(Channel)
+_is_currency = CURRENCY.fullmatch  # a third of the cost of a pattern that msgspec looks at
 
 
 class _Body(msgspec.Struct, gc=False):
@@ -114,7 +115,7 @@ class _AnchorFields(_Body):
     account_id: _Id
     instrument_id: _Id
     amount_minor: _Minor
-    currency: _Currency
+    currency: str
 
 
 class _AuthFields(_Body):
@@ -122,7 +123,7 @@ class _AuthFields(_Body):
     merchant_id: _Id
     kind: Literal["AUTH_REQUEST"]
     amount_minor: _Minor
-    currency: _Currency
+    currency: str
 
 
 class _Subject(_Body):
@@ -198,6 +199,8 @@ def _entities(body: bytes, offset: int, _trace: bytes | None) -> Entities:
 
 def _anchor(body: bytes, offset: int, _trace: bytes | None) -> Anchor:
     found = _anchor_body(body).payload
+    if not _is_currency(found.currency):
+        raise ValueError("no currency")
     key = (found.merchant_id, found.arrival_seq)
     binding = (found.flow_id, key, found.account_id, found.instrument_id, found.amount_minor, found.currency, offset)
     return _as(Anchor, binding)
@@ -206,6 +209,8 @@ def _anchor(body: bytes, offset: int, _trace: bytes | None) -> Anchor:
 def _auth(body: bytes, offset: int, trace: bytes | None) -> Auth:
     envelope = _auth_body(body)
     found = envelope.payload
+    if not _is_currency(found.currency):
+        raise ValueError("no currency")
     return Auth(
         envelope.event_id, found.flow_id, found.merchant_id, to_us(envelope.ts_utc), found.amount_minor, found.currency,
         offset, trace.decode() if trace else None,
