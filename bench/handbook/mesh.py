@@ -26,6 +26,7 @@ from fp_operator.substrate import Environment
 from fp_runtime.evidence import open_store
 
 TIMEOUT_S = 3_600.0
+LOOK_EVERY_S = 5.0  # a look at the memory of sixty processes takes a quarter of a second of CPU
 ACTOR, REASON = "bench", "the published folds"
 # Late context makes snapshots DEGRADED, as it must: such a payment lacks its account or its context, and the published
 # features know of no such thing. Copies, mutants and poison stay as every world has them: they change no feature.
@@ -134,7 +135,7 @@ class _Seen:
             self.stream_s, self.lines = moment.seconds, moment.progress.ingested
         if moment.seconds < self._next_s:
             return
-        self._next_s = moment.seconds + 2.0
+        self._next_s = moment.seconds + LOOK_EVERY_S
         self.memory.note(moment.seconds)
         if self._paced.due():
             tell(self._line(moment))

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from fp_contracts import topics
-from fp_contracts.control import GateBlocked
+from fp_contracts.control import AlertFired, GateBlocked
 from fp_contracts.fold import RunState
 from fp_operator.stack import StackAddresses
 from fp_runtime import controllog, gate, meter
@@ -21,7 +21,7 @@ from fp_runtime.settings import RuntimeSettings
 from fp_verdict import adapters, busfacts, spinefacts, windows
 from fp_verdict.closing import ClosingDesk, metered_until
 from fp_verdict.reading import PageDesk
-from fp_verdict.service import Reporter
+from fp_verdict.service import SETBACK_US, Reporter
 from fp_verdict.windowdesk import WindowDesk
 from fp_verify.bundle import export, load, verify_bundle
 from fp_verify.log import RawRecord, read_log
@@ -131,6 +131,29 @@ def test_window_2_is_looked_at_on_real_servers_and_not_judged_before_it_is_merge
     failing = {p.name for p in windows.evaluate(desk.gather(state)) if not p.ok}
     assert failing == {"merged up to", "evidence of P1–P11 read back"}
     assert list(store.list("")) == []
+
+
+def test_every_alert_is_said_once_and_those_long_said_are_not_read_again(conn: Connection, tmp_path: Path) -> None:
+    store = FileStore(tmp_path / "evidence")
+    state = replace(read_log(RUN, until_p11().records).state, alerts=())
+    fired = [
+        AlertFired(rule="rtdl_stalled", instance=f"rtdl-{n % 2}", observed=n, threshold=1, at_us=n * 1_000_000)
+        for n in range(400)
+    ]
+    for alert in fired:
+        adapters.journal_alert(conn, RUN, alert)
+    reporter = Reporter(conn, store, PageDesk(store), "verdict-0", lambda: NOW_US)
+
+    def said(heard: tuple[AlertFired, ...]) -> list[AlertFired]:
+        events = reporter.react(replace(state, alerts=heard))
+        return [event for event, _ in events if isinstance(event, AlertFired)]
+
+    assert said(()) == fired
+    assert said(tuple(fired[:-2])) == fired[-2:]
+    late = fired[-1].model_copy(update={"at_us": fired[-1].at_us - 30_000_500})
+    adapters.journal_alert(conn, RUN, late)
+    assert said(tuple(fired)) == [late]
+    assert len(adapters.alerts_of(conn, RUN, fired[-1].at_us - SETBACK_US)) == 62
 
 
 def test_every_query_of_p11_runs_on_an_empty_database(conn: Connection) -> None:

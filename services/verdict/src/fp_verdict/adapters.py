@@ -51,11 +51,12 @@ def journal_alert(conn: Connection, run: str, alert: AlertFired) -> None:
     )
 
 
-def alerts_of(conn: Connection, run: str) -> Sequence[AlertFired]:
-    """Every journaled alert of a run, in time order."""
+def alerts_of(conn: Connection, run: str, since_us: int = 0) -> Sequence[AlertFired]:
+    """The journaled alerts of a run that fired at `since_us` or later, in time order."""
     rows = conn.execute(
-        "SELECT rule, instance, observed, threshold, at_us FROM verdict.alert WHERE run = %s ORDER BY at_us, rule",
-        (run,),
+        "SELECT rule, instance, observed, threshold, at_us FROM verdict.alert WHERE run = %s AND at_us >= %s"
+        " ORDER BY at_us, rule",
+        (run, since_us),
     )
     return [
         AlertFired(rule=rule, instance=instance, observed=observed, threshold=threshold, at_us=at_us)

@@ -1,0 +1,96 @@
+"""The handbook bench: what is compared, what a fold knows, and what a planted difference does to both."""
+
+import numpy as np
+import pytest
+
+from bench.handbook import folds, parity, span
+from bench.handbook.span import DAY_US
+from bench.handbook.streamed import NEVER_US, Streamed
+from fp_features import CORE_V1
+from fp_features.handbook import HANDBOOK_COLUMNS
+
+WIDTH = len(CORE_V1.names)
+FIRST_US = span.PUBLISHED.first_us
+COLUMNS = list(HANDBOOK_COLUMNS)
+
+
+def published(vectors: np.ndarray) -> np.ndarray:
+    """The published values that these vectors stand for."""
+    return np.column_stack([vectors[:, CORE_V1.names.index(ours)] / by for ours, by in HANDBOOK_COLUMNS.values()])
+
+
+def rows(days: list[float], accounts: list[int] | None = None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(vectors, accounts, times) of one payment at each of these days after the stream's start."""
+    vectors = np.arange(len(days) * WIDTH, dtype=np.float64).reshape(-1, WIDTH)
+    times_us = FIRST_US + (np.array(days) * DAY_US).astype(np.int64)
+    return vectors, np.array(accounts or range(len(days))), times_us
+
+
+def test_a_column_is_compared_once_its_window_lies_inside_the_stream() -> None:
+    vectors, accounts, times_us = rows([0.5, 1.0, 8.0, 30.0, 37.0])
+    found = parity.compare(vectors, accounts, times_us, published(vectors), FIRST_US)
+    assert found.compared["TX_DURING_NIGHT"] == 5
+    assert found.compared["CUSTOMER_ID_NB_TX_1DAY_WINDOW"] == 4
+    assert found.compared["TERMINAL_ID_RISK_1DAY_WINDOW"] == 3
+    assert found.compared["CUSTOMER_ID_AVG_AMOUNT_30DAY_WINDOW"] == 2
+    assert found.compared["TERMINAL_ID_RISK_30DAY_WINDOW"] == found.whole == 1
+    assert found.ok
+
+
+@pytest.mark.parametrize("column", COLUMNS)
+@pytest.mark.parametrize("value", [1.1e-6, float("nan")])
+def test_a_planted_difference_is_found_in_every_column(column: str, value: float) -> None:
+    vectors, accounts, times_us = rows([0.5, 37.0, 38.0])
+    golden = published(vectors)
+    golden[2, COLUMNS.index(column)] += value
+    found = parity.compare(vectors, accounts, times_us, golden, FIRST_US)
+    assert (found.differing, found.tied, found.ok) == (1, 0, False)
+
+
+def test_a_cold_window_says_nothing_and_tied_payments_may_differ() -> None:
+    vectors, accounts, times_us = rows([36.9, 37.0, 40.0, 40.0, 41.0], [1, 2, 3, 3, 3])
+    golden = published(vectors)
+    golden[0, COLUMNS.index("TERMINAL_ID_RISK_30DAY_WINDOW")] += 1.0
+    golden[2:4, COLUMNS.index("CUSTOMER_ID_NB_TX_1DAY_WINDOW")] += 1.0
+    found = parity.compare(vectors, accounts, times_us, golden, FIRST_US)
+    assert (found.differing, found.tied, found.ok) == (2, 2, True)
+
+
+def test_nothing_compared_is_no_parity() -> None:
+    vectors, accounts, times_us = rows([1.0, 2.0])
+    assert not parity.compare(vectors, accounts, times_us, published(vectors), FIRST_US).ok
+
+
+def streamed(days: list[float], known_days: list[float | None], accounts: list[int]) -> Streamed:
+    """Frauds at these days after the first fold's train week begins, each known at its own day or never."""
+    start_us = folds.day_of(folds.STARTS[0]) * DAY_US
+    known = [NEVER_US if day is None else start_us + int(day * DAY_US) for day in known_days]
+    times_us = start_us + (np.array(days) * DAY_US).astype(np.int64)
+    empty = np.zeros((len(days), WIDTH))
+    return Streamed(empty, np.array(accounts), times_us, np.ones(len(days)), np.array(known, np.int64))
+
+
+def test_a_fold_trains_on_what_was_known_when_its_test_week_begins_not_on_the_truth() -> None:
+    data = streamed([0.0, 1.0, 2.0, 6.9], [7.0, 13.9, 14.0, None], [1, 2, 3, 4])
+    found = folds.fold(data, folds.STARTS[0])
+    assert found.train.tolist() == [True] * 4
+    assert found.labels.tolist() == [1.0, 1.0, 0.0, 0.0]
+
+
+def test_cards_leave_the_test_set_from_the_day_after_they_are_known() -> None:
+    frauds = [(6.0, 13.5, 1), (7.5, 14.5, 2), (-1.0, 6.0, 3)]
+    tests = [(day + 0.25, None, account) for account in (1, 2, 3, 4) for day in (14, 15)]
+    data = streamed(*(list(column) for column in zip(*frauds, *tests, strict=True)))  # type: ignore[arg-type]
+    found = folds.fold(data, folds.STARTS[0])
+    assert sum(found.test & (data.accounts == 1)) == 0
+    assert sum(found.test & (data.accounts == 2)) == 1  # known in the course of day 14: it leaves on day 15
+    assert sum(found.test & (data.accounts == 3)) == 2  # a fraud before the published train week counts for nothing
+    assert sum(found.test & (data.accounts == 4)) == 2
+
+
+def test_a_longer_window_has_the_same_end_and_the_same_test_rows() -> None:
+    data = streamed([-60.0, -1.0, 3.0, 14.5], [-53.0, 6.0, 10.0, None], [1, 2, 3, 4])
+    week, longer = folds.fold(data, folds.STARTS[0]), folds.fold(data, folds.STARTS[0], 84)
+    assert week.train.tolist() == [False, False, True, False]
+    assert longer.train.tolist() == [True, True, True, False]
+    assert np.array_equal(week.test, longer.test)
