@@ -1,13 +1,9 @@
 """sr, wsp and cm_ls as processes on real Kafka and PostgreSQL, killed where it hurts most."""
 
 import hashlib
-import os
 import signal
-import socket
 import subprocess
-import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,173 +21,50 @@ from fp_contracts.downstream import ActionOutcome, CaseTrigger
 from fp_contracts.evaluation import Evaluation
 from fp_contracts.fold import RunState
 from fp_contracts.header import Header, Kind, pack, unpack
-from fp_contracts.ids import h32, phase_execution_id, run_tag
-from fp_contracts.phases import ORDER
+from fp_contracts.ids import h32, run_tag
 from fp_contracts.records import body_of
-from fp_contracts.runconfig import RunConfig, RunHeader, SpendLimit, Window, config_digest
-from fp_contracts.topics import CASE_TRIGGERS, CONTROL, LABELS, RTDL, TOPICS
+from fp_contracts.runconfig import RunConfig, RunHeader, Window
+from fp_contracts.topics import CASE_TRIGGERS, LABELS, RTDL, TOPICS
 from fp_ig.gateway import KafkaBus
 from fp_ig.proof import Committed
 from fp_ig.settings import IgSettings
 from fp_operator.stack import StackAddresses
 from fp_operator.worlds.samples import tiny_world
 from fp_runtime import controllog
-from fp_runtime.bus import Out, Record
+from fp_runtime.bus import Out
 from fp_runtime.deadline import until
 from fp_runtime.evidence import open_store
-from fp_runtime.kafka import open_admin, open_consumer, open_producer
-from fp_runtime.postgres import Connection, connect, ensure_roles
-from fp_runtime.settings import RuntimeSettings
+from fp_runtime.kafka import open_consumer, open_producer
+from fp_runtime.postgres import Connection, connect
 from fp_runtime.tokens import Claims, issue, parse_keys
 from fp_wsp.world import whole_window
 
+from .cell import END_US, HEX, KEYS, REF, RUN, T0_US, Cell, config_of, free_port, gate_passed, new_cell
+
 pytestmark = pytest.mark.stack
 
-KEYS = "k1:" + "5a" * 32
-PASSWORD = "wire-test"
-HEX = "0" * 64
-RUN, SECOND = "platform_20260101T000000Z", "platform_20260101T000001Z"
-T0_US, END_US = 1_767_225_600_000_000, 1_767_312_000_000_000
-REF = c.EvidenceRef(key="k", sha256=HEX, size=0)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def make_config(**changes: Any) -> RunConfig:
-    envelopes = tuple(
-        SpendLimit(phase=key, max_spend_microusd=10**9, expected_duration_s=60, hard_stop="x", expected_artifacts=())
-        for key in ORDER
-    )
-    base: dict[str, Any] = {
-        "profile": "local", "scope": "spine", "manifest_fingerprint": HEX, "authority_digest": HEX,
-        "windows": (Window(start_us=T0_US, end_us=END_US),), "feature_schema_digest": HEX, "policies": {"p1": HEX},
-        "policy_initial": "p1", "handles_digest": HEX, "image_manifest_digest": HEX, "price_table_digest": HEX,
-        "envelopes": envelopes,
-    }  # fmt: skip
-    return RunConfig(**(base | changes))
-
-
-@dataclass
-class Cell:
-    """One environment: its own topics, database and folder; the processes that run in it."""
-
-    stack: StackAddresses
-    database: str
-    prefix: str
-    folder: Path
-    ports: dict[str, int] = field(default_factory=lambda: {"ig": free_port(), "cm_ls": free_port()})
-    processes: list["subprocess.Popen[bytes]"] = field(default_factory=list)
-
-    def dsn(self, role: str) -> str:
-        return replace(self.stack, pg_dsn=self.database).pg_dsn_as(role, PASSWORD)
-
-    def environ(self, service: str) -> dict[str, str]:
-        return {
-            "FP_INSTANCE": f"{service}-0", "FP_KAFKA_BOOTSTRAP": self.stack.kafka_bootstrap,
-            "FP_PG_DSN": self.dsn(f"fp_{service}"), "FP_EVIDENCE_URL": f"file://{self.folder}/evidence",
-            "FP_ORACLE_URL": f"file://{self.folder}/oracle", "FP_TOPIC_PREFIX": self.prefix,
-            "FP_PRODUCER_KEYS": KEYS, "FP_IG_URL": f"http://127.0.0.1:{self.ports['ig']}",
-            "FP_CM_URL": f"http://127.0.0.1:{self.ports['cm_ls']}", "FP_CM_PORT": str(self.ports["cm_ls"]),
-            "FP_AUTHORITY_DIGEST": HEX, "FP_HANDLES_DIGEST": HEX, "FP_GATE_WAIT_S": "10",
-        }  # fmt: skip
-
-    def start(self, service: str, failpoints: str = "") -> "subprocess.Popen[bytes]":
-        env = {"PATH": os.environ["PATH"], "FP_FAILPOINTS": failpoints} | self.environ(service)
-        with (self.folder / f"{service}.log").open("ab") as log:
-            process = subprocess.Popen([sys.executable, "-m", f"fp_{service}"], env=env, stdout=log, stderr=log)
-        self.processes.append(process)
-        return process
-
-    def settings(self) -> RuntimeSettings:
-        return RuntimeSettings(
-            instance="test-0", kafka_bootstrap=self.stack.kafka_bootstrap, pg_dsn=self.database,
-            evidence_url=f"file://{self.folder}/evidence", topic_prefix=self.prefix,
-        )  # fmt: skip
-
-    def open(self) -> Connection:
-        return connect(self.database, "test")
-
-    def publish(self, outs: Sequence[Out]) -> list[int | None]:
-        producer = open_producer(self.settings())
-        try:
-            return [delivery.offset for delivery in producer.publish(outs)]
-        finally:
-            producer.close()
-
-    def tell(self, header: RunHeader, *events: controllog.Event) -> None:
-        producer = open_producer(self.settings())
-        controllog.publish(producer, controllog.header_pins(header), events, "test", T0_US)
-        producer.close()
-
-    def records(self, topic: str) -> list[Record]:
-        """Everything on a topic now."""
-        consumer = open_consumer(self.settings(), "fp.test")
-        places = [(topic, part) for part in range(TOPICS[topic].partitions)]
-        ends = {place: end for place, end in consumer.ends(places).items() if end}
-        consumer.assign(dict.fromkeys(ends, 0))
-        found: list[Record] = []
-
-        def complete() -> bool:
-            found.extend(consumer.poll(500, 0.2))
-            return len(found) >= sum(ends.values())
-
-        try:
-            until(complete, 30, f"{topic} is read")
-        finally:
-            consumer.close()
-        return found
-
-    def control(self, run: str) -> list[tuple[str, c.ControlPayload]]:
-        """(event id, payload) of a run's control events, in order."""
-        own = [record for record in self.records(CONTROL) if record.key == run.encode()]
-        return [(envelope.event_id, payload) for _, envelope, payload in controllog.read(own)]
-
-    def pin(self, config: RunConfig) -> RunHeader:
-        """A run pinned as sr does it."""
-        part = controllog.partition_of_run(RUN)
-        starts = {topic.name: {str(p): 0 for p in range(topic.partitions)} for topic in TOPICS.values()}
-        header = RunHeader(
-            platform_run_id=RUN, scenario_run_id=h32("scenario"), config=config,
-            run_config_digest=config_digest(config), start_offsets=starts,
-            lane_writers={str(lane): "ig-0" for lane in range(config.lanes)}, pinned_us=T0_US, pin_partition=part,
-            pin_offset=0,
-        )  # fmt: skip
-        with self.open() as conn:
-            conn.execute(
-                "INSERT INTO sr.run (run, scenario_run_id, run_config_digest, pin_partition, pin_offset, header)"
-                " VALUES (%s, %s, %s, %s, %s, %s)",
-                (RUN, header.scenario_run_id, header.run_config_digest, part, 0, header.model_dump_json().encode()),
-            )
-        self.tell(header, (c.RunPinned(header=header, header_ref=REF), ()))
-        return header
-
-    def why(self, service: str) -> str:
-        return (self.folder / f"{service}.log").read_text()[-3_000:]
-
-    def dies(self, process: "subprocess.Popen[bytes]") -> None:
-        assert process.wait(60) == -signal.SIGKILL
-
-    def stop(self) -> None:
-        for process in self.processes:
-            if process.poll() is None:
-                process.terminate()
-        for process in self.processes:
-            process.wait(30)
+SECOND = "platform_20260101T000001Z"
 
 
 @pytest.fixture
 def cell(stack: StackAddresses, database: str, topic_prefix: str, tmp_path: Path) -> Iterator[Cell]:
-    ensure_roles(database, dict.fromkeys(("fp_sr", "fp_wsp", "fp_ig", "fp_cm_ls"), PASSWORD))
-    made = Cell(stack, database, topic_prefix, tmp_path)
-    admin = open_admin(made.settings())
-    admin.create_topics()
-    admin.close()
+    ig_port, cm_port = free_port(), free_port()
+    made = new_cell(
+        stack, database, topic_prefix, tmp_path, ("sr", "wsp", "ig", "cm_ls"),
+        FP_IG_URL=f"http://127.0.0.1:{ig_port}", FP_CM_URL=f"http://127.0.0.1:{cm_port}", FP_CM_PORT=str(cm_port),
+        FP_AUTHORITY_DIGEST=HEX, FP_HANDLES_DIGEST=HEX, FP_GATE_WAIT_S="10",
+    )  # fmt: skip
     yield made
     made.stop()
+
+
+def dies(process: "subprocess.Popen[bytes]") -> None:
+    assert process.wait(60) == -signal.SIGKILL
+
+
+def tell(cell: Cell, header: RunHeader, *events: controllog.Event) -> None:
+    for payload, salt in events:
+        cell.tell(header, payload, *salt)
 
 
 def broken(evaluation: Evaluation) -> list[str]:
@@ -205,7 +78,7 @@ def adjudicate(cell: Cell, first_seq: int, lines: Sequence[bytes], frontier_us: 
         "Authorization": f"Bearer {issue(parse_keys(KEYS), claims)}", "Fp-Run": RUN, "Fp-Lane-Seq": str(first_seq),
         "Fp-Frontier": str(frontier_us),
     }  # fmt: skip
-    url = f"{cell.environ('cm_ls')['FP_CM_URL']}/v1/adjudications"
+    url = f"{cell.environ['FP_CM_URL']}/v1/adjudications"
     try:
         response = httpx.post(url, content=b"\n".join(lines), headers=headers, timeout=30)
     except httpx.TransportError:
@@ -254,20 +127,20 @@ def escalated(header: RunHeader, n: int) -> list[Out]:
 @pytest.mark.parametrize("failpoint", ["cm_ls.after_commit:kill:2", "cm_ls.before_commit:kill:2"])
 def test_labels_and_cases_survive_a_kill(cell: Cell, failpoint: str) -> None:
     """Killed around the second commit of either loop: one label per assertion, dense sequences and timelines, P10."""
-    header = cell.pin(make_config())
+    header = cell.pin(config_of())
     lines = [label(n) for n in range(30)]
-    doomed = cell.start("cm_ls", failpoint)
-    assert until(lambda: adjudicate(cell, 1, lines[:10], T0_US), 60, cell.why("cm_ls")) is not None
-    cell.publish(escalated(header, 0) + escalated(header, 5))
-    cell.publish([out for n in (1, 2, 3, 4) for out in escalated(header, n)] + escalated(header, 5))
-    cell.dies(doomed)
-    cell.start("cm_ls")
+    doomed = cell.start("cm_ls-0", failpoint)
+    assert until(lambda: adjudicate(cell, 1, lines[:10], T0_US), 60, "cm_ls answers") is not None
+    cell.write(escalated(header, 0) + escalated(header, 5))
+    cell.write([out for n in (1, 2, 3, 4) for out in escalated(header, n)] + escalated(header, 5))
+    dies(doomed)
+    cell.start("cm_ls-0")
     for first, last, frontier_us in ((11, 20, T0_US), (11, 30, END_US), (1, 30, END_US)):
         batch = partial(adjudicate, cell, first, lines[first - 1 : last], frontier_us)
         classes = until(batch, 60, "every line has its class")
         assert [name for name, _ in classes] == ["ACCEPTED"] * (last - first + 1)
     seqs: dict[int, list[int]] = {}
-    for record in cell.records(LABELS):
+    for record in cell.read(LABELS):
         found = unpack(record.header)
         if found.kind is Kind.LABEL_ASSERTION:
             seqs.setdefault(record.partition, []).append(found.seq)
@@ -291,16 +164,16 @@ def test_labels_and_cases_survive_a_kill(cell: Cell, failpoint: str) -> None:
 
 def test_a_producer_killed_after_sending_loses_and_doubles_nothing(cell: Cell) -> None:
     """wsp dies between a reply and its taking in; the next one sends again and every equation of P7 holds."""
-    manifest = tiny_world(f"file://{cell.folder}/oracle")
+    manifest = tiny_world(cell.url("oracle"))
     start_us, end_us = whole_window(manifest)
     window = Window(start_us=start_us, end_us=end_us)
-    header = cell.pin(make_config(manifest_fingerprint=manifest.fingerprint, windows=(window,)))
-    cell.tell(header, (c.RunReady(ready_id=h32("ready")), ()))
-    cell.start("ig")
-    cell.start("cm_ls")
-    doomed = cell.start("wsp", "wsp.after_send:kill:4")
-    cell.dies(doomed)
-    cell.start("wsp")
+    header = cell.pin(config_of(manifest_fingerprint=manifest.fingerprint, windows=(window,)))
+    cell.tell(header, c.RunReady(ready_id=h32("ready")))
+    cell.start("ig-0")
+    cell.start("cm_ls-0")
+    doomed = cell.start("wsp-0", "wsp.after_send:kill:4")
+    dies(doomed)
+    cell.start("wsp-0")
 
     def ended() -> c.WindowEnded | None:
         found = [payload for _, payload in cell.control(RUN) if isinstance(payload, c.WindowEnded)]
@@ -309,9 +182,9 @@ def test_a_producer_killed_after_sending_loses_and_doubles_nothing(cell: Cell) -
     last = until(ended, 60, "the window has ended", interval_s=0.3)
     state = RunState(RUN, header=header, windows_ended={1: last})
     settings = IgSettings(
-        instance="ig-0", kafka_bootstrap=cell.stack.kafka_bootstrap, pg_dsn=cell.dsn("fp_ig"),
-        evidence_url=f"file://{cell.folder}/evidence", topic_prefix=cell.prefix, producer_keys=KEYS,
-        ig_url=cell.environ("ig")["FP_IG_URL"],
+        instance="ig-0", kafka_bootstrap=cell.stack.kafka_bootstrap, pg_dsn=cell.dsn("ig"),
+        evidence_url=cell.url("evidence"), topic_prefix=cell.prefix, producer_keys=KEYS,
+        ig_url=cell.environ["FP_IG_URL"],
     )  # fmt: skip
     proof = Committed(KafkaBus(settings), partial(connect, settings.pg_dsn, "proof"), lambda: 0).evaluate(state)
     assert broken(proof) == []
@@ -333,14 +206,14 @@ def test_a_producer_killed_after_sending_loses_and_doubles_nothing(cell: Cell) -
 
 def test_window_2_waits_for_a_promotion_and_p7_stays_on_window_1(cell: Cell) -> None:
     """Five partitions on the bundle begin nothing, the sixth does; then lanes go on with their last sequences."""
-    manifest = tiny_world(f"file://{cell.folder}/oracle")
+    manifest = tiny_world(cell.url("oracle"))
     start_us, end_us = whole_window(manifest)
     turn_us = start_us + (end_us - start_us) * 3 // 4
     windows = (Window(start_us=start_us, end_us=turn_us), Window(start_us=turn_us, end_us=end_us))
-    header = cell.pin(make_config(manifest_fingerprint=manifest.fingerprint, windows=windows, scope="full"))
-    cell.tell(header, (c.RunReady(ready_id=h32("ready")), ()))
+    header = cell.pin(config_of(manifest_fingerprint=manifest.fingerprint, windows=windows, scope="full"))
+    cell.tell(header, c.RunReady(ready_id=h32("ready")))
     for service in ("ig", "cm_ls", "wsp"):
-        cell.start(service)
+        cell.start(f"{service}-0")
 
     def said(kind: type[c.ControlPayload], at_least: int) -> list[Any] | None:
         found = [payload for _, payload in cell.control(RUN) if isinstance(payload, kind)]
@@ -351,20 +224,20 @@ def test_window_2_waits_for_a_promotion_and_p7_stays_on_window_1(cell: Cell) -> 
 
     (first,) = until(partial(said, c.WindowEnded, 1), 60, "window 1 has ended", interval_s=0.3)
     events = [on_the_bundle(part, turn_us) for part in range(TOPICS[RTDL].partitions)]
-    cell.tell(header, *events[:5])
+    tell(cell, header, *events[:5])
     known = beats()
     until(lambda: beats() > known or None, 30, "wsp lives and has read the log", interval_s=0.5)
     assert said(c.WindowEnded, 2) is None
     with cell.open() as conn:
         assert lines_of(conn) == sum(first.lane_seqs[str(lane)] for lane in range(header.config.lanes))
-    cell.tell(header, (passed(RUN, "P11"), ("P11", "1")), events[5])  # window 2 is read ahead once P11 closed
+    tell(cell, header, (gate_passed(RUN, "P11"), ("P11", "1")), events[5])  # window 2 is read ahead once P11 closed
     first, second = until(partial(said, c.WindowEnded, 2), 60, "window 2 has ended", interval_s=0.3)
     assert all(second.lane_seqs[lane] > seq for lane, seq in first.lane_seqs.items())
     state = RunState(RUN, header=header, windows_ended={1: first, 2: second})
     settings = IgSettings(
-        instance="ig-0", kafka_bootstrap=cell.stack.kafka_bootstrap, pg_dsn=cell.dsn("fp_ig"),
-        evidence_url=f"file://{cell.folder}/evidence", topic_prefix=cell.prefix, producer_keys=KEYS,
-        ig_url=cell.environ("ig")["FP_IG_URL"],
+        instance="ig-0", kafka_bootstrap=cell.stack.kafka_bootstrap, pg_dsn=cell.dsn("ig"),
+        evidence_url=cell.url("evidence"), topic_prefix=cell.prefix, producer_keys=KEYS,
+        ig_url=cell.environ["FP_IG_URL"],
     )  # fmt: skip
     proof = Committed(KafkaBus(settings), partial(connect, settings.pg_dsn, "proof"), lambda: 0).evaluate(state)
     assert broken(proof) == []
@@ -390,20 +263,11 @@ def lines_of(conn: Connection) -> int:
     return int(row[0])
 
 
-def passed(run: str, phase: str) -> c.GatePassed:
-    receipt = c.Receipt(phase=phase, attempt=1, spend_microusd=0, first_sample=0, last_sample=0, window_us=0,
-                        artifacts=(), risk_retired="x")  # fmt: skip
-    return c.GatePassed(
-        phase=phase, attempt=1, phase_execution_id=phase_execution_id(run, phase, 1),
-        checks=(c.Check(name="c", observed="1", required="1", ok=True),), evidence=(), receipt=receipt,
-    )  # fmt: skip
-
-
 def ask(cell: Cell, run: str, config: RunConfig) -> None:
     """A pin request with the gates of P(-1) and P0, as the operator publishes them."""
     request = c.RunPinRequested(scenario_run_id=h32("scenario", run), config=config, actor="tester")
     pins = controllog.pins_of(RunState(run, pin_request=request))
-    gates: list[controllog.Event] = [(passed(run, key), (key, "1")) for key in ("P(-1)", "P0")]
+    gates: list[controllog.Event] = [(gate_passed(run, key), (key, "1")) for key in ("P(-1)", "P0")]
     producer = open_producer(cell.settings())
     controllog.publish(producer, pins, [(request, ()), *gates], "fp", T0_US)
     producer.close()
@@ -412,7 +276,7 @@ def ask(cell: Cell, run: str, config: RunConfig) -> None:
 def heard(cell: Cell, run: str, wanted: Callable[[c.ControlPayload], bool]) -> list[tuple[str, c.ControlPayload]]:
     """Events of a run that are wanted, once there is one."""
     return until(
-        lambda: [item for item in cell.control(run) if wanted(item[1])] or None, 60, f"{run}: {cell.why('sr')}"
+        lambda: [item for item in cell.control(run) if wanted(item[1])] or None, 60, f"{run}: what is wanted of sr"
     )
 
 
@@ -422,29 +286,29 @@ def closures(payload: c.ControlPayload) -> bool:
 
 def test_a_pin_and_its_gate_survive_kills(cell: Cell) -> None:
     """sr killed behind the header, behind P1's journal row and behind a refusal's: the same words, once by identity."""
-    doomed = cell.start("sr", "sr.after_header:kill:1")
-    ask(cell, RUN, make_config())
-    cell.dies(doomed)
+    doomed = cell.start("sr-0", "sr.after_header:kill:1")
+    ask(cell, RUN, config_of())
+    dies(doomed)
     assert [payload for _, payload in cell.control(RUN) if isinstance(payload, c.RunPinned)] == []
-    doomed = cell.start("sr", "gate.after_journal:kill:1")
-    cell.dies(doomed)
+    doomed = cell.start("sr-0", "gate.after_journal:kill:1")
+    dies(doomed)
     assert [payload for _, payload in cell.control(RUN) if closures(payload)] == []
     with cell.open() as conn:
         event, names, bodies = conn.execute("SELECT event, names, bodies FROM ops.gate_closure").fetchone() or ()
-    doomed = cell.start("sr", "gate.after_journal:kill:2")
+    doomed = cell.start("sr-0", "gate.after_journal:kill:2")
     pins = heard(cell, RUN, lambda payload: isinstance(payload, c.RunPinned))
     gates = heard(cell, RUN, closures)
     assert len({name for name, _ in pins}) == 1
     assert len({payload.model_dump_json() for _, payload in pins}) == 1
     assert [payload.model_dump_json().encode() for _, payload in gates] == [event]
     assert isinstance(gates[0][1], c.GatePassed)
-    store = open_store(f"file://{cell.folder}/evidence")
+    store = open_store(cell.url("evidence"))
     refs = {ref.key.rpartition("/")[2].removesuffix(".json"): ref.key for ref in gates[0][1].evidence}
     assert {name: store.get(refs[name]) for name in names} == dict(zip(names, bodies, strict=True))
-    ask(cell, SECOND, make_config())
-    cell.dies(doomed)
+    ask(cell, SECOND, config_of())
+    dies(doomed)
     assert [payload for _, payload in cell.control(SECOND) if closures(payload)] == []
-    cell.start("sr")
+    cell.start("sr-0")
     ((_, refusal),) = heard(cell, SECOND, closures)
     assert isinstance(refusal, c.GateBlocked)
     assert [(blocker.code, blocker.reason.partition(":")[0]) for blocker in refusal.blockers] == [

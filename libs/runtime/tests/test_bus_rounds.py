@@ -15,6 +15,7 @@ from aiokafka.errors import (
 )
 
 from fp_contracts.topics import AUDIT, RTDL, TOPICS
+from fp_runtime import kafka_rounds
 from fp_runtime.bus import BusBroken, Out, PublishError, PublishUnknown
 from fp_runtime.kafka_rounds import RoundProducer
 
@@ -128,7 +129,10 @@ def test_what_waits_while_a_round_is_under_way_goes_together_and_in_order(
     assert [values for _, _, values in world.sent] == [[b"0"], [b"a", b"b"]]
 
 
-def test_what_is_sent_in_one_breath_is_one_round(world: World, producer: RoundProducer) -> None:
+def test_what_is_sent_in_one_breath_is_one_round(
+    world: World, producer: RoundProducer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kafka_rounds, "LINGER_S", 0.5)  # a breath of this machine may be longer than a millisecond
     producer.publish(_outs((AUDIT, 0)))
     for n in range(3):
         producer.send_all([Out(RTDL, 0, b"k", b"%d" % n, b"h")])

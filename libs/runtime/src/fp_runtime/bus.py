@@ -4,6 +4,7 @@ Topics are named by their registry name everywhere; only `physical` knows the pr
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple, Protocol
 
@@ -133,8 +134,29 @@ class Consumer(Protocol):
         ...
 
 
+def _settled() -> None:
+    """Nothing to wait for."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Flight:
+    """Records that are under way together; `settle` waits until every report in `known` is final."""
+
+    known: list[Delivery]
+    settle: Callable[[], None] = _settled
+
+    def deliveries(self) -> list[Delivery]:
+        """Wait for every report, in the order given; what has none by the deadline is UNKNOWN. Raises BusBroken."""
+        self.settle()
+        return list(self.known)
+
+
 class Producer(Protocol):
     """Writes records in the order given, per partition."""
+
+    def begin(self, outs: Sequence[Out], timeout_s: float | None = None) -> Flight:
+        """`publish` in two halves: write all now, wait for the reports when they are asked for. Raises BusBroken."""
+        ...
 
     def publish(self, outs: Sequence[Out], timeout_s: float | None = None) -> list[Delivery]:
         """Write all and wait for every report, in the order of `outs`; what has none by the deadline is UNKNOWN.

@@ -8,7 +8,18 @@ from confluent_kafka import KafkaError, KafkaException, Message
 from confluent_kafka import Producer as Client
 
 from fp_contracts.topics import TOPICS
-from fp_runtime.bus import HEADER, TRACEPARENT, BusBroken, Delivery, Out, PublishError, physical, raise_for, raw_limit
+from fp_runtime.bus import (
+    HEADER,
+    TRACEPARENT,
+    BusBroken,
+    Delivery,
+    Flight,
+    Out,
+    PublishError,
+    physical,
+    raise_for,
+    raw_limit,
+)
 from fp_runtime.kafka_client import FatalWatch, log
 
 CLOSE_TIMEOUT_S = 5.0
@@ -50,6 +61,10 @@ class KafkaProducer:
 
     def publish(self, outs: Sequence[Out], timeout_s: float | None = None) -> list[Delivery]:
         """See bus.Producer."""
+        return self.begin(outs, timeout_s).deliveries()
+
+    def begin(self, outs: Sequence[Out], timeout_s: float | None = None) -> Flight:
+        """See bus.Producer."""
         self._fatal.check()
         deadline = time.monotonic() + (self._timeout_s + _GRACE_S if timeout_s is None else timeout_s)
         deliveries = [_NO_REPORT] * len(outs)
@@ -62,9 +77,11 @@ class KafkaProducer:
             if refused is not None:
                 deliveries[index] = refused
         self._client.poll(0)
+        return Flight(deliveries, partial(self._settle, deliveries, deadline))
+
+    def _settle(self, deliveries: list[Delivery], deadline: float) -> None:
         self._await(deliveries, deadline)
         self._fatal.check()
-        return deliveries
 
     def _await(self, deliveries: list[Delivery], deadline: float) -> None:
         while any(delivery is _NO_REPORT for delivery in deliveries):

@@ -12,13 +12,14 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import InvalidProducerEpoch, KafkaError, OutOfOrderSequenceNumber, ProducerFenced
 
 from fp_contracts.topics import MAX_MESSAGE_BYTES, TOPICS
-from fp_runtime.bus import BusBroken, Delivery, Out, Producer, PublishError, physical, raise_for, raw_limit
+from fp_runtime.bus import BusBroken, Delivery, Flight, Out, Producer, PublishError, physical, raise_for, raw_limit
 from fp_runtime.kafka import open_producer
 from fp_runtime.kafka_batches import NO_REPORT, Batch, Entry, batches_of, failure
 from fp_runtime.settings import RuntimeSettings
@@ -81,11 +82,20 @@ class RoundProducer:
 
     def publish(self, outs: Sequence[Out], timeout_s: float | None = None) -> list[Delivery]:
         """See bus.Producer."""
-        if not outs:
-            return []
+        return self.begin(outs, timeout_s).deliveries()
+
+    def begin(self, outs: Sequence[Out], timeout_s: float | None = None) -> Flight:
+        """See bus.Producer."""
         deadline = time.monotonic() + (self._timeout_s + GRACE_S if timeout_s is None else timeout_s)
         entry = Entry(outs, [NO_REPORT] * len(outs))
-        self._enqueue(entry, deadline)
+        if outs:
+            self._enqueue(entry, deadline)
+        return Flight(entry.deliveries, partial(self._settle, entry, deadline))
+
+    def _settle(self, entry: Entry, deadline: float) -> None:
+        """Wait for an entry's round; one that is late is given up, with all that waits."""
+        if not entry.outs:
+            return
         with self._changed:
             self._changed.wait_for(lambda: entry.done, max(0.0, deadline - time.monotonic()))
         if not entry.done:
@@ -93,7 +103,6 @@ class RoundProducer:
             with self._changed:
                 self._changed.wait_for(lambda: entry.done, CLOSE_TIMEOUT_S)
         self._check()
-        return list(entry.deliveries)
 
     def send_all(self, outs: Sequence[Out]) -> None:
         """See bus.Producer."""

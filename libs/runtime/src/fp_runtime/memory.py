@@ -8,6 +8,7 @@ from enum import StrEnum
 from fp_contracts.topics import TOPICS, Topic
 from fp_runtime.bus import (
     Delivery,
+    Flight,
     OffsetOutOfRange,
     Out,
     PublishError,
@@ -237,8 +238,12 @@ class MemoryProducer:
 
     def publish(self, outs: Sequence[Out], timeout_s: float | None = None) -> list[Delivery]:
         """See bus.Producer."""
+        return self.begin(outs, timeout_s).deliveries()
+
+    def begin(self, outs: Sequence[Out], timeout_s: float | None = None) -> Flight:
+        """See bus.Producer; what is written has its report at once."""
         self._serve()
-        return [self._bus.write(out) for out in outs]
+        return Flight([self._bus.write(out) for out in outs])
 
     def send(self, out: Out, on_delivered: Callable[[int | None, str | None], None] | None = None) -> None:
         """See bus.Producer."""

@@ -12,9 +12,8 @@ from fp_contracts import topics
 from fp_df.actmarks import Asked, Effects, Executed, Progress
 from fp_df.desk import Desk
 from fp_df.plan import RunPlan
-from fp_runtime import outbox
 from fp_runtime.bus import Consumer, Producer
-from fp_runtime.errors import Unavailable
+from fp_runtime.courier import Courier
 from fp_runtime.failpoint import Failpoint, hit
 from fp_runtime.outbox import Published, Queued
 
@@ -65,14 +64,14 @@ class Actor:
     ) -> None:  # fmt: skip
         self._store = store
         self._consumer = consumer
-        self._producer = producer
         self._actuator = actuator
         self._clock = clock
-        self._published: list[Published] = []
+        self._courier = Courier(producer, store.record_facts)
         store.own(parts)
         for part in parts:
-            self._publish(store.unpublished(part))
-        self._record_facts()
+            self._courier.send(store.unpublished(part))
+        self._courier.land()
+        self._courier.record()
         self.desks = {part: Desk(plan, part, store.load(part)) for part in parts}
         consumer.assign({(topics.RTDL, part): desk.start for part, desk in self.desks.items()})
         self._committed_at = clock()
@@ -104,36 +103,22 @@ class Actor:
 
     def _commit(self) -> None:
         self._committed_at = self._clock()
+        self._courier.land()
         drained = [effects for desk in self.desks.values() if (effects := desk.drain()) is not None]
         if not drained:
-            self._record_facts()
+            self._courier.record()
             return
-        self._store.commit(drained, self._published)
-        self._published = []
+        self._store.commit(drained, self._courier.facts)
+        self._courier.told()
         hit(Failpoint.AL_AFTER_COMMIT)
-        self._publish([queued for effects in drained for queued in effects.queued])
+        self._courier.send([queued for effects in drained for queued in effects.queued])
         self._consumer.commit({(topics.RTDL, e.part): e.progress.next_offset for e in drained})
-
-    def _publish(self, queued: Sequence[Queued]) -> None:
-        """Publish committed records. Their facts wait for the next transaction: a crash before it repeats the bytes."""
-        if not queued:
-            return
-        deliveries = self._producer.publish([item.out for item in queued])
-        published = outbox.acknowledged(queued, deliveries)
-        self._published += published
-        if len(published) != len(queued):
-            self._record_facts()
-            raise Unavailable(f"{len(queued) - len(published)} of {len(queued)} records not acknowledged")
-
-    def _record_facts(self) -> None:
-        if self._published:
-            self._store.record_facts(self._published)
-            self._published = []
 
     def finish(self) -> None:
         """Before an orderly end: nothing that only memory knows is left."""
         self._commit()
-        self._record_facts()
+        self._courier.land()
+        self._courier.record()
 
     def metrics(self) -> dict[str, int]:
         """Numbers for the heartbeat; read from the control thread."""

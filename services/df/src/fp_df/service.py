@@ -7,6 +7,7 @@ from typing import Protocol
 from fp_contracts import topics
 from fp_contracts.bundle import BundleRef
 from fp_contracts.header import NONE_TS
+from fp_contracts.reasons import Action
 from fp_contracts.registry import BundlePublished
 from fp_df.domain import Scored, Switch
 from fp_df.marks import Batch, StateMark, Truth
@@ -14,9 +15,8 @@ from fp_df.partition import Case, Partition
 from fp_df.plan import RunPlan
 from fp_df.serving import NOTHING, Served
 from fp_df.shadow import Beside, Challenger
-from fp_runtime import outbox
 from fp_runtime.bus import Consumer, Producer
-from fp_runtime.errors import Unavailable
+from fp_runtime.courier import Courier
 from fp_runtime.failpoint import Failpoint, hit
 from fp_runtime.outbox import Published, Queued
 from fp_runtime.telemetry import Metric, gauge
@@ -107,8 +107,8 @@ class NoModels:
         return ()
 
     def score(self, bundle: BundleRef, vectors: Sequence[tuple[float, ...]]) -> list[Scored]:
-        """See Models; nobody asks."""
-        raise NotImplementedError
+        """See Models: without a registry no bundle has anything to say."""
+        return [Scored(None, Action.ALLOW)] * len(vectors)
 
 
 class Decider:
@@ -129,13 +129,13 @@ class Decider:
         self._models = models or NoModels()
         self._store = store
         self._consumer = consumer
-        self._producer = producer
         self._announced = announced
         self._clock = clock
-        self._published: list[Published] = []
+        self._courier = Courier(producer, store.record_facts)
         store.own(parts)
         for part in parts:
-            self._publish(store.unpublished(part))
+            self._courier.send(store.unpublished(part))
+        self._land()
         self._record_facts()
         served = self._models.served
         self.partitions = {part: Partition(plan, part, *store.load(part), served) for part in parts}
@@ -193,17 +193,19 @@ class Decider:
         if not effects and self._clock() - self._committed_at < PROGRESS_S:
             return
         self._committed_at = self._clock()
+        self._land()
         drained = (partition.drain() for partition in self.partitions.values())
         batches = [batch for batch in drained if batch is not None]
         if not batches:
             self._record_facts()
             return
         hit(Failpoint.DF_BEFORE_COMMIT)
-        self._store.commit(batches, self._published)
+        self._store.commit(batches, self._courier.facts)
         hit(Failpoint.DF_AFTER_COMMIT)
-        self._told()
+        if self._courier.told():
+            hit(Failpoint.DF_AFTER_FACT)
         self._show_in_use()
-        self._publish([queued for batch in batches for queued in batch.queued])
+        self._courier.send([queued for batch in batches for queued in batch.queued])
 
     def _show_in_use(self) -> None:
         """fp.bundle.active of each partition moves where the bundle does: at the position, in the log's order."""
@@ -215,31 +217,17 @@ class Decider:
                 shown.append({"run": self._plan.run, "partition": part, **using})
                 gauge(Metric.ACTIVE_BUNDLE).set(1, shown[-1])
 
-    def _publish(self, queued: Sequence[Queued]) -> None:
-        """Publish committed records. Their facts wait for the next transaction: a crash before it repeats the bytes."""
-        if not queued:
-            return
-        deliveries = self._producer.publish([item.out for item in queued])
-        hit(Failpoint.DF_AFTER_PUBLISH)
-        published = outbox.acknowledged(queued, deliveries)
-        self._published += published
-        if len(published) != len(queued):
-            self._record_facts()
-            raise Unavailable(f"{len(queued) - len(published)} of {len(queued)} records not acknowledged")
+    def _land(self) -> None:
+        if self._courier.land():
+            hit(Failpoint.DF_AFTER_PUBLISH)
 
     def _record_facts(self) -> None:
-        if self._published:
-            self._store.record_facts(self._published)
-            self._told()
-
-    def _told(self) -> None:
-        """The facts that waited are durable."""
-        if self._published:
-            self._published = []
+        if self._courier.record():
             hit(Failpoint.DF_AFTER_FACT)
 
     def finish(self) -> None:
         """Before an orderly end: nothing that only memory knows is left."""
+        self._land()
         self._record_facts()
         self.checkpoint()
 

@@ -120,6 +120,8 @@ class Stage:
             self._mark()
             # On the beat, not from now: a turn that comes a little early would else wait for the next one.
             self._marked_at = max(self._marked_at + interval_s, now - interval_s)
+        elif n and all(lane.frontier() > lane.marked_us for lane in self.lanes.values()):
+            self._mark()  # a whole wave is here: what waits behind it need not wait for the beat
         if not self._resting and now - self._busy_at >= IDLE_S:
             self.checkpoint()
             self._resting = True
