@@ -13,18 +13,18 @@ only compare the candidates for the longer window on weeks before the published 
 """
 
 import argparse
-import json
 import resource
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from bench.handbook import choice, folds, report, span, streamed
+from bench.handbook import choice, folds, report, span, whole
 from bench.handbook.folds import Fold
 from bench.handbook.platform import Platform, streamed_by_platform
 from bench.handbook.report import Result
@@ -88,14 +88,6 @@ def choose(data: Streamed) -> int:
     return 0
 
 
-def whole_set(data: Path, folder: Path) -> tuple[Cost, Streamed]:
-    """The whole set up to the last test week, streamed in one process unless `folder` holds it."""
-    vectors, figures = folder / "whole.parquet", folder / "whole.json"
-    if not figures.exists():
-        figures.write_text(json.dumps(streamed.stream(data, folds.until_us(), vectors)._asdict()))
-    return Cost(**json.loads(figures.read_text())), streamed.load(vectors)
-
-
 def published(data: Streamed) -> tuple[list[Result], Model, bool]:
     """The four published folds, and the longest train window that the slice itself holds; whether the bars are met."""
     week = [folds.fold(data, start) for start in folds.STARTS]
@@ -121,12 +113,15 @@ def run(arguments: argparse.Namespace, folder: Path) -> int:
     """Stream what is not yet there, train, print; the exit code."""
     began = time.monotonic()
     if arguments.choose:
-        return choose(whole_set(arguments.data, folder)[1])
+        whole.make(arguments.data, folder)
+        return choose(whole.load(folder))
     chosen = span.short(arguments.days) if arguments.days else span.PUBLISHED
-    platform, data = streamed_by_platform(arguments.data, chosen, folder)
-    lines, reached = report.platform(platform), platform.ok
-    if not arguments.days:
-        lines, reached = _trained(arguments, folder, platform, data, lines)
+    with whole.beside(arguments.data, folder, not (arguments.days or arguments.no_long)) as pending:
+        platform, data = streamed_by_platform(arguments.data, chosen, folder)
+        lines, reached = report.platform(platform), platform.ok
+        if not arguments.days:
+            trained, reached = _trained(folder, platform, data, pending)
+            lines = [*trained, *lines]
     print("\n".join(lines), flush=True)
     peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1_024
     print(f"- This process: {peak_mb:,.0f} MB at its peak; {(time.monotonic() - began) / 60:.1f} minutes in all.")
@@ -134,17 +129,17 @@ def run(arguments: argparse.Namespace, folder: Path) -> int:
 
 
 def _trained(
-    arguments: argparse.Namespace, folder: Path, platform: Platform, data: Streamed, told: list[str]
+    folder: Path, platform: Platform, data: Streamed, pending: "Future[Cost] | None"
 ) -> tuple[list[str], bool]:  # fmt: skip
     results, model, reached = published(data)
-    timed = scoring_us(model, data.vectors[folds.fold(data, folds.STARTS[0]).test])
-    if not arguments.no_long:
-        cost, whole = whole_set(arguments.data, folder)
-        found, long_reached = longer(whole)
+    told = report.scoring(scoring_us(model, data.vectors[folds.fold(data, folds.STARTS[0]).test]))
+    if pending is not None:
+        cost = pending.result()
+        found, long_reached = longer(whole.load(folder))
         results.append(found)
-        told = [*told, *report.one_process(cost)]
+        told = [*report.one_process(cost), *told]
         reached &= long_reached and cost.parity_passed
-    return [*report.models(results), "", *told, *report.scoring(timed)], reached and platform.ok
+    return [*report.models(results), "", *told], reached and platform.ok
 
 
 def main() -> int:

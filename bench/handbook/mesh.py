@@ -26,7 +26,7 @@ from fp_operator.substrate import Environment
 from fp_runtime.evidence import open_store
 
 TIMEOUT_S = 3_600.0
-LOOK_EVERY_S = 5.0  # a look at the memory of sixty processes takes a quarter of a second of CPU
+LOOK_EVERY_S = 15.0  # a look at the memory of sixty processes takes a quarter of a second of CPU
 ACTOR, REASON = "bench", "the published folds"
 # Late context makes snapshots DEGRADED, as it must: such a payment lacks its account or its context, and the published
 # features know of no such thing. Copies, mutants and poison stay as every world has them: they change no feature.
