@@ -60,7 +60,7 @@ bench: install ## Measure the chain and its stages; writes bench/results/
 .PHONY: handbook
 handbook: install ## The published folds from features that went through the whole platform; DATA=folder of the parquet files (≤ 45 min)
 	@mkdir -p bench/results
-	$(BIN)/python -m bench.handbook --data $(DATA) | tee bench/results/handbook.md
+	$(BIN)/python -m bench.handbook --data $(DATA) > bench/results/handbook.md; code=$$?; cat bench/results/handbook.md; exit $$code
 
 .PHONY: test-mlflow
 test-mlflow: install ## The model job against a real MLflow server, which gets an environment of its own

@@ -14,6 +14,7 @@ only compare the candidates for the longer window on weeks before the published 
 
 import argparse
 import resource
+import signal
 import sys
 import tempfile
 import time
@@ -151,6 +152,7 @@ def main() -> int:
     parser.add_argument("--no-long", action="store_true", help="leave out the longer train window")
     parser.add_argument("--choose", action="store_true", help="only compare candidates for the longer train window")
     arguments = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the stack is stopped and the folder goes
     if arguments.keep is not None:
         folder = arguments.keep.absolute()
         folder.mkdir(parents=True, exist_ok=True)
