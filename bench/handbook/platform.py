@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from bench.handbook import dataset, harvest, mesh, parity, streamed
+from bench.handbook.bars import Bar
 from bench.handbook.dataset import Built
 from bench.handbook.harvest import Found
 from bench.handbook.parity import Parity
@@ -36,11 +37,14 @@ class Platform(NamedTuple):
     parity: Parity
     dataset: tuple[Built, ...]
 
-    @property
-    def ok(self) -> bool:
-        """The published features came out, nothing degraded, the dataset job recomputed every vector."""
-        built = [one.status for one in self.dataset] == ["INPUT_READY", "PUBLISHED"]
-        return self.parity.ok and not self.found.degraded and built
+    def bars(self) -> tuple[Bar, ...]:
+        """The published features came out, nothing degraded, the dataset job recomputed every vector bit for bit."""
+        built = [one.status for one in self.dataset]
+        return (
+            Bar("parity", f"{self.parity.differing} differ, {self.parity.tied} tied", self.parity.ok),
+            Bar("none degraded", f"{self.found.degraded}", not self.found.degraded),
+            Bar("dataset", ", ".join(built), built == ["INPUT_READY", "PUBLISHED"]),
+        )
 
 
 def streamed_by_platform(data: Path, span: Span, folder: Path) -> tuple[Platform, Streamed]:

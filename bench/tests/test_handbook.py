@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from bench.handbook import folds, parity, span
+from bench.handbook.bars import at_least, told
 from bench.handbook.span import DAY_US
 from bench.handbook.streamed import NEVER_US, Streamed
 from fp_features import CORE_V1
@@ -94,3 +95,11 @@ def test_a_longer_window_has_the_same_end_and_the_same_test_rows() -> None:
     assert week.train.tolist() == [False, False, True, False]
     assert longer.train.tolist() == [True, True, True, False]
     assert np.array_equal(week.test, longer.test)
+
+
+def test_a_figure_that_only_rounds_to_its_bar_misses_it_and_is_said_to() -> None:
+    bar = at_least("CP@100", 0.302857, 0.303)
+    assert not bar.ok
+    assert told([bar, at_least("AP", 0.687, 0.687)]) == [
+        "- Bars: CP@100 ≥ 0.303: 0.3029, MISSED; AP ≥ 0.687: 0.6870, met."
+    ]
