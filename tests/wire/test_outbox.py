@@ -23,7 +23,7 @@ def queued(seq: int, source: str = "df-0", topic: str = RTDL, partition: int = 0
 
 
 class Log:
-    """A topic log behind the Producer protocol; `fate` says what happens to the i-th record that is sent."""
+    """A topic log as the outbox asks for it; `fate` says what happens to the i-th record that is sent."""
 
     def __init__(self, fate: Callable[[int], PublishError | None] = lambda _: None) -> None:
         self.records: list[Out] = []
@@ -39,15 +39,6 @@ class Log:
         if error is not PublishError.FAILED:
             self.records.append(out)
         return Delivery(None, error, "planned") if error else Delivery(len(self.records) - 1)
-
-    def send(self, out: Out, on_delivered: Callable[[int | None, str | None], None] | None = None) -> None:
-        raise NotImplementedError
-
-    def flush(self, timeout_s: float) -> None:
-        raise NotImplementedError
-
-    def close(self) -> None:
-        raise NotImplementedError
 
 
 def store(conn: Connection, run: str, rows: list[Queued]) -> None:

@@ -254,7 +254,29 @@ def test_watermarks_keep_their_beat_when_turns_come_a_little_early(kit: Any) -> 
     bus, feed = kit.bus(), sample.Feed()
     member = kit.member(bus, kit.checkpoints(), sample.plan(kit.end_us))
     for turn, step_s in enumerate((0.0211, 0.0191) * 10):
-        kit.write(bus, feed.marks(sample.START_US + turn * 1_000))
+        marks = feed.marks(sample.START_US + turn * 1_000)
+        kit.write(bus, [mark for mark in marks if (mark.topic, mark.partition) != (topics.TRAFFIC, 5)])
         member.clock.now += step_s
         member.stage.turn()
     assert len(kit.published(bus, Kind.WATERMARK)) == 20 * TARGETS
+
+
+def test_a_whole_wave_is_marked_at_once_and_part_of_one_waits_for_the_beat(kit: Any) -> None:
+    bus, feed = kit.bus(), sample.Feed()
+    member = kit.member(bus, kit.checkpoints(), sample.plan(kit.end_us))
+
+    def told_after(marks: list[Out], step_s: float) -> int:
+        kit.write(bus, marks)
+        member.clock.now += step_s
+        before = len(kit.published(bus, Kind.WATERMARK))
+        member.stage.turn()
+        return len(kit.published(bus, Kind.WATERMARK)) - before
+
+    first, second = feed.marks(sample.START_US + 1_000), feed.marks(sample.START_US + 2_000)
+    part = [mark for mark in second if mark.topic == topics.TRAFFIC and mark.partition == 5]
+    assert told_after(first, 0.001) == TARGETS
+    assert told_after([mark for mark in second if mark not in part], 0.001) == 0
+    assert told_after(part, 0.001) == TARGETS
+    third = feed.marks(sample.START_US + 3_000)
+    assert told_after([mark for mark in third if mark.partition != 5], 0.001) == 0
+    assert told_after([], 0.03) == TARGETS

@@ -51,12 +51,17 @@ def journal_alert(conn: Connection, run: str, alert: AlertFired) -> None:
     )
 
 
-def alerts_of(conn: Connection, run: str, since_us: int = 0) -> Sequence[AlertFired]:
-    """The journaled alerts of a run that fired at `since_us` or later, in time order."""
+def alert_count(conn: Connection, run: str) -> int:
+    """How many alerts of a run are journaled."""
+    row = conn.execute("SELECT count(*) FROM verdict.alert WHERE run = %s", (run,)).fetchone()
+    return 0 if row is None else int(row[0])
+
+
+def alerts_of(conn: Connection, run: str) -> Sequence[AlertFired]:
+    """Every journaled alert of a run, in time order."""
     rows = conn.execute(
-        "SELECT rule, instance, observed, threshold, at_us FROM verdict.alert WHERE run = %s AND at_us >= %s"
-        " ORDER BY at_us, rule",
-        (run, since_us),
+        "SELECT rule, instance, observed, threshold, at_us FROM verdict.alert WHERE run = %s ORDER BY at_us, rule",
+        (run,),
     )
     return [
         AlertFired(rule=rule, instance=instance, observed=observed, threshold=threshold, at_us=at_us)
