@@ -7,9 +7,12 @@ A record whose reply was lost has no fact and is published again with the same b
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+from fp_runtime import together
 from fp_runtime.bus import Delivery, Out, Producer
 from fp_runtime.errors import Unavailable
+from fp_runtime.pgarrays import byteas, int8s, texts
 from fp_runtime.postgres import Connection, Cursor, transaction
+from fp_runtime.together import Step
 
 DRAIN_BATCH = 2_000
 _as = tuple.__new__  # a named tuple without its Python-level constructor, once per record
@@ -44,15 +47,37 @@ class Fact(NamedTuple):
     n: int
 
 
-def add(cur: Cursor, run: str, rows: Sequence[Queued]) -> None:
+_STORE = """
+INSERT INTO ops.outbox (run, source, topic, part, seq, key, header, traceparent, body)
+SELECT %s, source, topic, part::int4, seq, key, header, traceparent, body
+FROM unnest(%s, %s, %s, %s, %s, %s, %s, %s) AS t (source, topic, part, seq, key, header, traceparent, body)
+RETURNING 1
+"""
+_RECORD = """
+INSERT INTO ops.outbox_fact (run, source, topic, part, first_seq, first_offset, n)
+SELECT %s, source, topic, part::int4, first_seq, first_offset, n
+FROM unnest(%s, %s, %s, %s, %s, %s) AS t (source, topic, part, first_seq, first_offset, n)
+ON CONFLICT DO NOTHING RETURNING 1
+"""
+
+
+def stored(run: str, rows: Sequence[Queued]) -> list[Step]:
     """Store records with their exact bytes; a unique violation means a sequence was given twice."""
     if not rows:
-        return
-    columns = "run, source, topic, part, seq, key, header, traceparent, body"
-    with cur.copy(f"COPY ops.outbox ({columns}) FROM STDIN (FORMAT BINARY)") as copy:
-        copy.set_types(["text", "text", "text", "int4", "int8", "bytea", "bytea", "bytea", "bytea"])
-        for source, seq, (topic, partition, key, value, header, traceparent) in rows:
-            copy.write_row((run, source, topic, partition, seq, key, header, traceparent, value))
+        return []
+    sources, seqs, outs = zip(*rows, strict=True)
+    names, parts, keys, bodies, headers, traces = zip(*outs, strict=True)
+    columns = (
+        texts(sources), texts(names), int8s(parts), int8s(seqs),
+        byteas(keys), byteas(headers), byteas(traces), byteas(bodies),
+    )  # fmt: skip
+    return [Step(_STORE, (run, *columns))]
+
+
+def add(cur: Cursor, run: str, rows: Sequence[Queued]) -> None:
+    """`stored` by itself."""
+    if steps := stored(run, rows):
+        together.execute(cur, steps)
 
 
 def merge(published: Iterable[Published]) -> list[Fact]:
@@ -70,16 +95,19 @@ def merge(published: Iterable[Published]) -> list[Fact]:
     return facts if start is None else [*facts, Fact(*start, n)]
 
 
-def record_facts(cur: Cursor, run: str, published: Iterable[Published]) -> None:
+def recorded(run: str, published: Iterable[Published]) -> list[Step]:
     """Record where records were acknowledged; the same fact again changes nothing."""
     facts = merge(published)
     if not facts:
-        return
-    cur.execute(
-        "INSERT INTO ops.outbox_fact (run, source, topic, part, first_seq, first_offset, n) SELECT %s, *"
-        " FROM unnest(%s::text[], %s::text[], %s::int4[], %s::int8[], %s::int8[], %s::int8[]) ON CONFLICT DO NOTHING",
-        (run, *map(list, zip(*facts, strict=True))),
-    )
+        return []
+    sources, names, parts, seqs, offsets, counts = zip(*facts, strict=True)
+    return [Step(_RECORD, (run, texts(sources), texts(names), *map(int8s, (parts, seqs, offsets, counts))))]
+
+
+def record_facts(cur: Cursor, run: str, published: Iterable[Published]) -> None:
+    """`recorded` by itself."""
+    if steps := recorded(run, published):
+        together.execute(cur, steps)
 
 
 _UNPUBLISHED = """

@@ -2,8 +2,11 @@
 
 from collections.abc import Mapping
 
+from fp_runtime import together
 from fp_runtime.errors import Fenced
+from fp_runtime.pgarrays import int8s, texts
 from fp_runtime.postgres import Connection, Cursor
+from fp_runtime.together import Step
 
 
 def raise_epoch(conn: Connection, scope: str, owner: str) -> int:
@@ -25,11 +28,29 @@ def guard(cur: Cursor, scope: str, epoch: int) -> None:
         raise Fenced(f"{scope}: epoch {epoch} is no longer the owner's")
 
 
-def guard_all(cur: Cursor, epochs: Mapping[str, int]) -> None:
-    """`guard` for every scope at once, scope -> epoch; Fenced when any of them has another owner."""
-    # The epochs are compared here: a row that another owner was just raising is read again once its lock is free.
-    cur.execute("SELECT scope, epoch FROM ops.owner WHERE scope = ANY(%s) FOR SHARE", (list(epochs),))
+# Epochs are compared behind the lock: a row that another owner was just raising is read again once it is free.
+_HELD = """
+SELECT 1 FROM (SELECT scope, epoch FROM ops.owner WHERE scope = ANY(%s) FOR SHARE) o
+JOIN unnest(%s, %s) AS t (scope, epoch) USING (scope, epoch)
+"""
+
+
+def held(epochs: Mapping[str, int]) -> Step:
+    """`guard` for every scope at once, scope -> epoch: returns a row for each that is held, for `check`."""
+    scopes = texts(list(epochs))
+    return Step(_HELD, (scopes, scopes, int8s(list(epochs.values()))))
+
+
+def check(cur: Cursor, epochs: Mapping[str, int], held_n: int) -> None:
+    """Fenced when `held` returned fewer rows than scopes; names those that have another owner."""
+    if held_n == len(epochs):
+        return
+    cur.execute("SELECT scope, epoch FROM ops.owner WHERE scope = ANY(%s)", (texts(list(epochs)),))
     found: dict[str, int] = dict(cur.fetchall())
     lost = sorted(scope for scope, epoch in epochs.items() if found.get(scope) != epoch)
-    if lost:
-        raise Fenced(f"{', '.join(lost)}: no longer the owner's")
+    raise Fenced(f"{', '.join(lost)}: no longer the owner's")
+
+
+def guard_all(cur: Cursor, epochs: Mapping[str, int]) -> None:
+    """`held` and `check` by themselves."""
+    check(cur, epochs, together.execute(cur, [held(epochs)])[0])

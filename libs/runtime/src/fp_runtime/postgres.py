@@ -15,6 +15,7 @@ from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.rows import TupleRow
 
+from fp_runtime import pgarrays
 from fp_runtime.deadline import until
 from fp_runtime.errors import Unavailable, UserError
 
@@ -39,10 +40,12 @@ def connect(dsn: str, name: str, wait_s: float = _CONNECT_WAIT_S) -> Connection:
     def attempt() -> Connection | None:
         nonlocal last
         try:
-            return psycopg.connect(
+            conn = psycopg.connect(
                 dsn, autocommit=True, application_name=name, options=options, connect_timeout=5,
                 keepalives_idle=5, keepalives_interval=2, keepalives_count=3, tcp_user_timeout=10_000,
             )  # fmt: skip
+            pgarrays.register(conn)
+            return conn
         except psycopg.OperationalError as error:
             last = str(error).strip().replace("\n", " ")
             return None

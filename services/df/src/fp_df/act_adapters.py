@@ -8,13 +8,15 @@ import orjson
 import stamina
 
 from fp_df.actmarks import Asked, Effects, Executed, Progress
-from fp_df.adapters import copy_audit, scope_of
+from fp_df.adapters import audited, scope_of
 from fp_df.plan import ACTIONS_STAGE
-from fp_runtime import outbox, ownership, progress, quarantine
+from fp_runtime import outbox, ownership, progress, quarantine, together
 from fp_runtime.errors import Unavailable
 from fp_runtime.outbox import Published, Queued
-from fp_runtime.postgres import Connection, Cursor, transaction
+from fp_runtime.pgarrays import int8s, texts
+from fp_runtime.postgres import Connection, transaction
 from fp_runtime.progress import Advance
+from fp_runtime.together import Step
 
 TIMEOUT_S = 5.0
 ATTEMPTS, RETRY_S = 8, 20.0
@@ -22,7 +24,12 @@ _DENIALS = frozenset({409})
 _ANSWERS = _DENIALS | {400, 404, 410, 422}
 MAX_ACTIONS = 500
 _JSON = {"content-type": "application/json"}
-_OUTCOME = "COPY df.outcome (run, action_id, decision_id, part, kind, status, attempts, reason) FROM STDIN"
+_OUTCOME = """
+INSERT INTO df.outcome (run, action_id, decision_id, part, kind, status, attempts, reason)
+SELECT %s, action_id, decision_id, part::int4, kind, status, attempts::int4, reason
+FROM unnest(%s, %s, %s, %s, %s, %s, %s) AS t (action_id, decision_id, part, kind, status, attempts, reason)
+RETURNING 1
+"""
 
 
 class Result(msgspec.Struct):
@@ -125,27 +132,39 @@ class PgActions:
         return outbox.unpublished(self._conn, self._run, f"al:{part}")
 
     def commit(self, effects: Sequence[Effects], published: Sequence[Published]) -> None:
-        """See actions.Store."""
-        steps = [Advance(e.part, e.expected_n, e.progress.n, e.progress.to_bytes()) for e in effects]
+        """See actions.Store. One statement for all of it, as df's decisions."""
+        run = self._run
+        epochs = {scope_of(run, ACTIONS_STAGE, e.part): self._epochs[e.part] for e in effects}
+        moves = [Advance(e.part, e.expected_n, e.progress.n, e.progress.to_bytes()) for e in effects]
+        steps = [
+            ownership.held(epochs),
+            progress.moved(run, ACTIONS_STAGE, moves),
+            *_ended(run, effects),
+            *audited(run, [link for effect in effects for link in effect.links]),
+            *outbox.stored(run, [queued for effect in effects for queued in effect.queued]),
+            *outbox.recorded(run, published),
+        ]
         with transaction(self._conn) as cur:
-            scopes = {scope_of(self._run, ACTIONS_STAGE, e.part): self._epochs[e.part] for e in effects}
-            ownership.guard_all(cur, scopes)
-            self._add_outcomes(cur, effects)
-            copy_audit(cur, self._run, [link for effect in effects for link in effect.links])
-            outbox.add(cur, self._run, [queued for effect in effects for queued in effect.queued])
-            outbox.record_facts(cur, self._run, published)
-            quarantine.add(cur, self._run, ACTIONS_STAGE, [item for e in effects for item in e.quarantined])
-            progress.advance_all(cur, self._run, ACTIONS_STAGE, steps)
-
-    def _add_outcomes(self, cur: Cursor, effects: Sequence[Effects]) -> None:
-        rows = [(effect.part, outcome) for effect in effects for outcome in effect.outcomes]
-        if not rows:
-            return
-        with cur.copy(_OUTCOME) as copy:
-            for part, o in rows:
-                copy.write_row((self._run, o.action_id, o.decision_id, part, o.kind, o.status, o.attempts, o.reason))
+            held_n, moved_n, *_ = together.execute(cur, steps)
+            ownership.check(cur, epochs, held_n)
+            progress.settle(cur, run, ACTIONS_STAGE, moves, moved_n)
+            quarantine.add(cur, run, ACTIONS_STAGE, [item for e in effects for item in e.quarantined])
 
     def record_facts(self, published: Sequence[Published]) -> None:
         """See actions.Store."""
         with transaction(self._conn) as cur:
             outbox.record_facts(cur, self._run, published)
+
+
+def _ended(run: str, effects: Sequence[Effects]) -> list[Step]:
+    """The outcomes of a batch."""
+    rows = [(effect.part, outcome) for effect in effects for outcome in effect.outcomes]
+    if not rows:
+        return []
+    ends = [outcome for _, outcome in rows]
+    columns = (
+        texts([one.action_id for one in ends]), texts([one.decision_id for one in ends]),
+        int8s([part for part, _ in rows]), texts([one.kind for one in ends]), texts([one.status for one in ends]),
+        int8s([one.attempts for one in ends]), texts([one.reason for one in ends]),
+    )  # fmt: skip
+    return [Step(_OUTCOME, (run, *columns))]

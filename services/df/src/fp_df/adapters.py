@@ -5,16 +5,28 @@ from collections.abc import Iterable, Mapping, Sequence
 from fp_df.audit import Link
 from fp_df.marks import Batch, DecisionRow, StateMark, Truth
 from fp_df.plan import STAGE, STATE_STAGE
-from fp_runtime import outbox, ownership, progress, quarantine
+from fp_runtime import outbox, ownership, progress, quarantine, together
 from fp_runtime.outbox import Queued
-from fp_runtime.postgres import Connection, Cursor, transaction
+from fp_runtime.pgarrays import byteas, int8s, texts
+from fp_runtime.postgres import Connection, transaction
 from fp_runtime.progress import Advance
+from fp_runtime.together import Step
 
-_DECISION = (
-    "COPY df.decision (run, decision_id, part, n, seq, event_id, flow_id, account_id, action, posture, policy_rev,"
-    " intents, escalated, fingerprint) FROM STDIN"
-)
-_AUDIT = "COPY df.audit (run, chain, chain_seq, kind, decision_id, action_id, prev_hash, record_hash) FROM STDIN"
+_DECISION = """
+INSERT INTO df.decision (run, decision_id, part, n, seq, event_id, flow_id, account_id, action, posture, policy_rev,
+    intents, escalated, fingerprint)
+SELECT %s, decision_id, part::int4, n, seq, event_id, flow_id, account_id, action, posture, policy_rev,
+    intents::int4, escalated = 1, fingerprint
+FROM unnest(%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s) AS t (decision_id, part, n, seq, event_id, flow_id,
+    account_id, action, posture, policy_rev, intents, escalated, fingerprint)
+RETURNING 1
+"""
+_AUDIT = """
+INSERT INTO df.audit (run, chain, chain_seq, kind, decision_id, action_id, prev_hash, record_hash)
+SELECT %s, t.* FROM unnest(%s, %s, %s, %s, %s, %s, %s)
+    AS t (chain, chain_seq, kind, decision_id, action_id, prev_hash, record_hash)
+RETURNING 1
+"""
 
 
 def scope_of(run: str, stage: str, part: int) -> str:
@@ -22,14 +34,32 @@ def scope_of(run: str, stage: str, part: int) -> str:
     return f"{run}|{stage}|{part}"
 
 
-def copy_audit(cur: Cursor, run: str, links: Sequence[Link]) -> None:
+def audited(run: str, links: Sequence[Link]) -> list[Step]:
     """Append links to their chains; a unique violation means a link was given twice."""
     if not links:
-        return
-    with cur.copy(_AUDIT) as copy:
-        for link in links:
-            hashes = bytes.fromhex(link.prev_hash), bytes.fromhex(link.record_hash)
-            copy.write_row((run, link.chain, link.chain_seq, link.kind, link.decision_id, link.action_id, *hashes))
+        return []
+    _, chains, seqs, kinds, decisions, actions, before, own = zip(*links, strict=True)
+    hashes = (byteas([bytes.fromhex(one) for one in column]) for column in (before, own))
+    columns = (texts(chains), int8s(seqs), texts(kinds), texts(decisions), texts(actions), *hashes)
+    return [Step(_AUDIT, (run, *columns))]
+
+
+def _decided(run: str, rows: Sequence[tuple[int, DecisionRow]]) -> list[Step]:
+    """The decisions of a batch, each with its partition."""
+    if not rows:
+        return []
+    said = [row.decided for _, row in rows]
+    seen = [one.snapshot for one in said]
+    columns = (
+        texts([one.decision_id for one in said]), int8s([part for part, _ in rows]), int8s([row.n for _, row in rows]),
+        int8s([row.seq for _, row in rows]), texts([one.event_id for one in seen]),
+        texts([one.flow_id for one in seen]), texts([one.account_id for one in seen]),
+        texts([str(one.action) for one in said]), texts([str(one.posture) for one in said]),
+        texts([one.policy_rev for one in said]),
+        int8s([one.action_id is not None for one in said]), int8s([one.escalated for one in said]),
+        byteas([bytes.fromhex(row.fingerprint) for _, row in rows]),
+    )  # fmt: skip
+    return [Step(_DECISION, (run, *columns))]
 
 
 class PgStore:
@@ -65,36 +95,25 @@ class PgStore:
         return outbox.unpublished(self._conn, self._run, f"df:{part}")
 
     def commit(self, batches: Sequence[Batch], published: Sequence[outbox.Published]) -> None:
-        """See service.Store."""
+        """See service.Store. One statement for all of it: with small batches the round trips would cost the most."""
+        run, epochs = self._run, self._held(batch.part for batch in batches)
+        moves = [Advance(b.part, b.expected_n, b.truth.n, b.truth.to_bytes()) for b in batches]
+        steps = [
+            ownership.held(epochs),
+            progress.moved(run, STAGE, moves),
+            *_decided(run, [(batch.part, row) for batch in batches for row in batch.rows]),
+            *audited(run, [link for batch in batches for link in batch.links]),
+            *outbox.stored(run, [queued for batch in batches for queued in batch.queued]),
+            *outbox.recorded(run, published),
+        ]
         with transaction(self._conn) as cur:
-            self._guard(cur, [batch.part for batch in batches])
-            self._add_decisions(cur, batches)
-            copy_audit(cur, self._run, [link for batch in batches for link in batch.links])
-            outbox.add(cur, self._run, [queued for batch in batches for queued in batch.queued])
-            outbox.record_facts(cur, self._run, published)
-            quarantine.add(cur, self._run, STAGE, [item for batch in batches for item in batch.quarantined])
-            steps = [Advance(b.part, b.expected_n, b.truth.n, b.truth.to_bytes()) for b in batches]
-            progress.advance_all(cur, self._run, STAGE, steps)
+            held_n, moved_n, *_ = together.execute(cur, steps)
+            ownership.check(cur, epochs, held_n)
+            progress.settle(cur, run, STAGE, moves, moved_n)
+            quarantine.add(cur, run, STAGE, [item for batch in batches for item in batch.quarantined])
 
-    def _add_decisions(self, cur: Cursor, batches: Sequence[Batch]) -> None:
-        rows = [(batch.part, row) for batch in batches for row in batch.rows]
-        if not rows:
-            return
-        with cur.copy(_DECISION) as copy:
-            for part, row in rows:
-                copy.write_row(self._decision_row(part, row))
-
-    def _decision_row(self, part: int, row: DecisionRow) -> tuple[object, ...]:
-        decided = row.decided
-        snapshot = decided.snapshot
-        return (
-            self._run, decided.decision_id, part, row.n, row.seq, snapshot.event_id, snapshot.flow_id,
-            snapshot.account_id, str(decided.action), str(decided.posture), decided.policy_rev,
-            int(decided.action_id is not None), decided.escalated, bytes.fromhex(row.fingerprint),
-        )  # fmt: skip
-
-    def _guard(self, cur: Cursor, parts: Iterable[int]) -> None:
-        ownership.guard_all(cur, {scope_of(self._run, STAGE, part): self._epochs[part] for part in parts})
+    def _held(self, parts: Iterable[int]) -> dict[str, int]:
+        return {scope_of(self._run, STAGE, part): self._epochs[part] for part in parts}
 
     def record_facts(self, published: Sequence[outbox.Published]) -> None:
         """See service.Store."""
@@ -104,13 +123,14 @@ class PgStore:
     def save(self, saved: Mapping[int, tuple[StateMark, int, Mapping[str, bytes]]]) -> None:
         """See service.Store."""
         rows = [(part, name, state) for part, (_, _, states) in saved.items() for name, state in states.items()]
+        columns = int8s([row[0] for row in rows]), texts([row[1] for row in rows]), byteas([row[2] for row in rows])
         steps = [Advance(part, expected_n, mark.n, mark.to_bytes()) for part, (mark, expected_n, _) in saved.items()]
         with transaction(self._conn) as cur:
-            self._guard(cur, saved)
+            ownership.guard_all(cur, self._held(saved))
             cur.execute(
                 "INSERT INTO df.account (run, part, account_id, state)"
-                " SELECT %s, * FROM unnest(%s::int4[], %s::text[], %b::bytea[])"
+                " SELECT %s, part::int4, account_id, state FROM unnest(%s, %s, %s) AS t (part, account_id, state)"
                 " ON CONFLICT (run, part, account_id) DO UPDATE SET state = excluded.state",
-                (self._run, *([row[column] for row in rows] for column in range(3))),
+                (self._run, *columns),
             )
             progress.advance_all(cur, self._run, STATE_STAGE, steps)

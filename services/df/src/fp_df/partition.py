@@ -207,9 +207,14 @@ class Partition:
         """Whether anything but progress waits for `drain`."""
         return bool(self.cases or self._batch.quarantined)
 
+    def all_rose(self) -> bool:
+        """Whether the frontier of every input rose since `drain`: all that was sent with these payments is here."""
+        return self._merge.all_rose()
+
     def drain(self) -> Batch | None:
         """Decide what was taken; the effects with the progress to commit, None when the truth did not move."""
         self._decide()
+        self._merge.note_frontiers()
         horizon = self._merge.horizon_us
         # Held at a switch: what lies before it has taken effect, whether a head came to show it or not.
         self._pass_switches(horizon if self._hold_us is None else min(horizon, self._hold_us - 1))

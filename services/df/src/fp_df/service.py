@@ -22,6 +22,8 @@ from fp_runtime.outbox import Published, Queued
 from fp_runtime.telemetry import Metric, gauge
 
 POLL_S = 0.005
+GATHER_S = 0.01
+"""Behind the first decidable payment of a wave: longest wait for what the other members of rtdl say of it."""
 READ, BATCH = 2_000, 500
 CHECKPOINT_S = 15.0
 """A partition's account states are saved this often: most accounts change within a second, and a restart re-feeds
@@ -147,19 +149,41 @@ class Decider:
 
     def turn(self) -> int:
         """One turn; the number of records read and of payments taken in order."""
-        records = [] if self._behind else self._consumer.poll(READ, POLL_S)
-        for record in records:
-            self.partitions[record.partition].take(record)
+        read = 0 if self._behind else self._read(POLL_S)
         self._models.turn()
         hold_us = self._held_at()
-        released = [partition.advance(BATCH, hold_us) for partition in self.partitions.values()]
-        self._behind = BATCH in released  # what is decidable is decided before more is read
+        released = self._advance(hold_us)
+        if not self._behind:
+            until_s = self._clock() + GATHER_S
+            while self._half_a_wave() and (left_s := until_s - self._clock()) > 0 and (more := self._read(left_s)):
+                read += more
+                released += self._advance(hold_us)
         if self._plan.bundles is not None:
             self._score()
         self._commit()
         if self.partitions and self._clock() - self._saved_at >= CHECKPOINT_S / len(self.partitions):
             self._save([next(self._to_save)])
-        return len(records) + sum(released)
+        return read + released
+
+    def _read(self, timeout_s: float) -> int:
+        records = self._consumer.poll(READ, timeout_s)
+        for record in records:
+            self.partitions[record.partition].take(record)
+        return len(records)
+
+    def _advance(self, hold_us: int | None) -> int:
+        """Take what is decidable in order; what is left over by the limit is decided before more is read."""
+        released = [partition.advance(BATCH, hold_us) for partition in self.partitions.values()]
+        self._behind = BATCH in released
+        return sum(released)
+
+    def _half_a_wave(self) -> bool:
+        """Whether there is something to commit and some input that said nothing since the last commit: one commit for
+        a whole wave costs half of two."""
+        if self._behind:
+            return False
+        partitions = self.partitions.values()
+        return any(one.has_effects() for one in partitions) and not all(one.all_rose() for one in partitions)
 
     def _held_at(self) -> int | None:
         """The event time of the first pinned switch that is not announced yet: the merge stops there."""

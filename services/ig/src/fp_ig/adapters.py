@@ -8,11 +8,11 @@ import psycopg
 
 from fp_contracts.header import NONE_TS
 from fp_ig import journal, rowcopy
-from fp_ig.arrays import byteas, int8s, register, texts
 from fp_ig.claims import KIND_TOPIC, NO_SEQS, Attempt, Fact, Known, Lane, Numbered, Row, Stamp
 from fp_ig.statements import CLAIM, IDENTITY, LINES, RECORD
 from fp_runtime.errors import Fenced, Unavailable
 from fp_runtime.ownership import guard, raise_epoch
+from fp_runtime.pgarrays import byteas, int8s, texts
 from fp_runtime.postgres import Connection, Cursor, transaction
 
 _RUN = ("INSERT INTO ig.run (run) VALUES (%s) ON CONFLICT DO NOTHING", "SELECT run_no FROM ig.run WHERE run = %s")
@@ -44,7 +44,7 @@ class PgStore:
         self._stamp = stamp
         self._scope = f"{run}|ig|{stamp.writer}"
         self._principals: dict[str, int] = {}
-        self._conn = self._open()
+        self._conn = self._connect()
         with self._reading() as cur:
             self._run_no = _number(cur, _RUN, run)
         self._epoch = raise_epoch(self._conn, self._scope, owner)
@@ -55,11 +55,6 @@ class PgStore:
                 [(self._run_no, lane, stamp.writer, NONE_TS, list(NO_SEQS)) for lane in lanes],
             )
 
-    def _open(self) -> Connection:
-        conn = self._connect()
-        register(conn)
-        return conn
-
     def close(self) -> None:
         """Let go of the connection."""
         self._conn.close()
@@ -67,7 +62,7 @@ class PgStore:
     @contextmanager
     def _reading(self) -> Iterator[Cursor]:
         if self._conn.closed:
-            self._conn = self._open()
+            self._conn = self._connect()
         with transaction(self._conn) as cur:
             yield cur
 
@@ -75,7 +70,7 @@ class PgStore:
     def _alone(self) -> Iterator[Cursor]:
         """A cursor for one statement that is its own transaction: one round trip instead of three."""
         if self._conn.closed:
-            self._conn = self._open()
+            self._conn = self._connect()
         try:
             with self._conn.cursor() as cur:
                 yield cur

@@ -52,6 +52,7 @@ class PartitionMerge:
         self._tracks: dict[tuple[str, str], SourceTrack] = {key: SourceTrack(*start[key]) for key in start}
         self._pending: list[Head] = []
         self._read: dict[str, int] = {}
+        self._noted_us = [NONE_TS] * len(self._tracks)
         self.horizon_us = NONE_TS
         """As of the last `take`: everything below it was released, nothing below it can come."""
 
@@ -83,6 +84,16 @@ class PartitionMerge:
     def bound(self) -> int:
         """The lowest order_ts (µs) that may still come: the least frontier of all inputs."""
         return min(track.frontier_us for track in self._tracks.values())
+
+    def note_frontiers(self) -> None:
+        """Remember where every input stands, for `all_rose`."""
+        self._noted_us = [track.frontier_us for track in self._tracks.values()]
+
+    def all_rose(self) -> bool:
+        """Whether every input's frontier is above where it was noted."""
+        return all(
+            track.frontier_us > us for track, us in zip(self._tracks.values(), self._noted_us, strict=True)
+        )  # fmt: skip
 
     def take(self, limit: int | None = None, below_us: int | None = None) -> list[Head]:
         """Release the records below the bound, in the one order; at most `limit`, the rest by the next call.

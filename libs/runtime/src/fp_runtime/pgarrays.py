@@ -4,6 +4,7 @@ import struct
 import sys
 from array import array
 from collections.abc import Sequence
+from typing import cast
 
 from psycopg.abc import AdaptContext
 from psycopg.adapt import Buffer, Dumper
@@ -25,6 +26,9 @@ class Texts(bytes):
     """A text[] in wire format."""
 
 
+_NULL = b"\xff\xff\xff\xff"
+
+
 def int8s(values: Sequence[int]) -> Int8s:
     """Integers as bigint[]."""
     numbers = array("q", values)
@@ -40,14 +44,21 @@ def int8s(values: Sequence[int]) -> Int8s:
     return Int8s(_HEAD.pack(1, 0, _INT8_OID, n, 1) + items)
 
 
-def byteas(values: Sequence[bytes]) -> Byteas:
-    """Byte strings as bytea[]."""
-    return Byteas(_HEAD.pack(1, 0, _BYTEA_OID, len(values), 1) + _framed(values))
+def byteas(values: Sequence[bytes | None]) -> Byteas:
+    """Byte strings, or None for NULL, as bytea[]."""
+    return Byteas(_array(_BYTEA_OID, values))
 
 
-def texts(values: Sequence[str]) -> Texts:
-    """Strings as text[]."""
-    return Texts(_HEAD.pack(1, 0, _TEXT_OID, len(values), 1) + _framed([text.encode() for text in values]))
+def texts(values: Sequence[str | None]) -> Texts:
+    """Strings, or None for NULL, as text[]."""
+    return Texts(_array(_TEXT_OID, [None if text is None else text.encode() for text in values]))
+
+
+def _array(oid: int, values: Sequence[bytes | None]) -> bytes:
+    if None in values:
+        items = [_NULL if value is None else len(value).to_bytes(4, "big") + value for value in values]
+        return _HEAD.pack(1, 1, oid, len(values), 1) + b"".join(items)
+    return _HEAD.pack(1, 0, oid, len(values), 1) + _framed(cast("Sequence[bytes]", values))
 
 
 def _framed(values: Sequence[bytes]) -> bytes:
