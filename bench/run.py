@@ -1,8 +1,9 @@
 """`make bench`: the whole chain on this machine, with a bare consume→produce of like bytes as baseline in the same run.
 
-Flat out over the sample world (throughput, CPU by stage, memory by process), then paced (latency from admission to
-decision). Counts processed and decided events only. Appends JSON lines to bench/results/latest.jsonl and writes
-bench/results/latest.md. Uses the environment of FP_STATE_DIR (default .fp), which it brings up.
+Flat out over the sample world (throughput, CPU by stage while it streams, memory by process), then paced (latency from
+admission to decision, and of both hops). Counts processed and decided events only. Appends JSON lines to
+bench/results/latest.jsonl and writes bench/results/latest.md. Uses the environment of FP_STATE_DIR (default .fp), which
+it brings up.
 """
 
 import argparse
@@ -26,13 +27,14 @@ from fp_operator.cli.output import steps
 from fp_operator.pinning import Follower, Pinned
 from fp_operator.substrate import Environment
 from fp_operator.worlds.samples import sample_world
-from fp_runtime.bus import FetchProfile
+from fp_runtime.bus import FetchProfile, Record
 from fp_runtime.kafka import open_consumer
 from fp_runtime.postgres import connect
 from fp_runtime.readback import read_back
 
 RESULTS = Path(__file__).parent / "results"
 TIMEOUT_S = 900.0
+METER_S = 1.0  # half of the meter's interval: on average its samples then cover the stream exactly
 EVENTS_PER_PAYMENT = 5
 Place = tuple[int, int]
 
@@ -57,14 +59,14 @@ def flat_out(environment: Environment, baseline: float) -> Iterator[dict[str, An
     stamps = _stamps(environment, state)
     admitted, decided = stamps[Kind.AUTH_REQUEST], stamps[Kind.DECISION]
     events = EVENTS_PER_PAYMENT * len(admitted)
-    seconds = (max(decided.values()) - min(admitted.values())) / 1_000
-    ingress_s = (max(admitted.values()) - min(admitted.values())) / 1_000
+    began, ended = min(admitted.values()), max(decided.values())
+    seconds, ingress_s = (ended - began) / 1_000, (max(admitted.values()) - began) / 1_000
     yield _figure("chain.flat_out.decided_payments", len(decided) / seconds, "payments/s", len(decided))
     yield _figure("chain.flat_out.events", events / seconds, "events/s", events, baseline)
     yield _figure("ingress.flat_out.events", events / ingress_s, "events/s", events, baseline)
     yield _figure("chain.flat_out.p99", _quantile(_latencies(admitted, decided), 99), "ms", len(decided))
-    usage = _usage(environment, run)
-    for process, cpu_us, rss in usage:
+    # The gates that follow the stream read all of it again: their CPU and memory are not those of its events.
+    for process, cpu_us, rss in (usage := _usage(environment, run, began, ended)):
         yield _figure(f"cpu.{process}", cpu_us / events, "us/event", events)
         yield _figure(f"rss.{process}", rss / 2**20, "MiB", 1)
     yield _figure("cpu.all", sum(cpu_us for _, cpu_us, _ in usage) / events, "us/event", events)
@@ -75,13 +77,18 @@ def paced(environment: Environment, pace_per_s: int) -> Iterator[dict[str, Any]]
     """Latency from admission to decision at a steady rate; the first fifth of the run is warm-up and left out."""
     _, state = _run(environment, pace_per_s)
     stamps = _stamps(environment, state)
-    admitted, decided = stamps[Kind.AUTH_REQUEST], stamps[Kind.DECISION]
+    admitted, joined, decided = stamps[Kind.AUTH_REQUEST], stamps[Kind.FEATURE_SNAPSHOT], stamps[Kind.DECISION]
     start, end = min(admitted.values()), max(admitted.values())
     warm = {event: at for event, at in admitted.items() if at >= start + (end - start) / 5}
-    latencies = _latencies(warm, decided)
-    for quantile in (50, 95, 99, 99.9):
-        name = f"chain.paced_{pace_per_s}.p{quantile:g}"
-        yield _figure(name, _quantile(latencies, quantile), "ms", len(latencies))
+    found = {
+        "": _latencies(warm, decided),
+        ".to_snapshot": _latencies(warm, joined),
+        ".from_snapshot": _latencies({event: joined[event] for event in warm}, decided),
+    }
+    for hop, latencies in found.items():
+        for quantile in (50, 95, 99, 99.9):
+            name = f"chain.paced_{pace_per_s}{hop}.p{quantile:g}"
+            yield _figure(name, _quantile(latencies, quantile), "ms", len(latencies))
 
 
 def _run(environment: Environment, pace_per_s: int) -> tuple[Pinned, RunState]:
@@ -104,9 +111,10 @@ def _run(environment: Environment, pace_per_s: int) -> tuple[Pinned, RunState]:
 
 
 def _stamps(environment: Environment, state: RunState) -> Mapping[Kind, dict[Place, int]]:
-    """Broker timestamps (ms, of the producer's clock) of requests by their place and of decisions by that place."""
+    """Broker timestamps (ms, of the producer's clock) of requests by their place, of snapshots and decisions by it."""
     assert state.header is not None
-    tag, found = run_tag(state.platform_run_id), {Kind.AUTH_REQUEST: {}, Kind.DECISION: {}}
+    tag = run_tag(state.platform_run_id)
+    found: dict[Kind, dict[Place, int]] = {Kind.AUTH_REQUEST: {}, Kind.FEATURE_SNAPSHOT: {}, Kind.DECISION: {}}
     read = (topics.TRAFFIC, topics.RTDL)
     starts = {(topic, part): at for topic in read for part, at in state.header.starts(topic).items()}
     consumer = open_consumer(environment.settings(), "fp.bench", fetch=FetchProfile.BULK)
@@ -116,14 +124,19 @@ def _stamps(environment: Environment, state: RunState) -> Mapping[Kind, dict[Pla
                 header = unpack(record.header)
             except HeaderError:
                 continue
-            if header.run_tag == tag and header.kind is Kind.AUTH_REQUEST:
-                found[header.kind].setdefault((record.partition, record.offset), record.timestamp_ms)
-            elif header.run_tag == tag and header.kind is Kind.DECISION:
-                origin = read_derived(record.value)[1].source_event.origin
-                found[header.kind].setdefault((origin.partition, origin.offset), record.timestamp_ms)
+            if header.run_tag == tag and header.kind in found:
+                found[header.kind].setdefault(_request_of(record, header.kind), record.timestamp_ms)
     finally:
         consumer.close()
     return found
+
+
+def _request_of(record: Record, kind: Kind) -> Place:
+    """Where the request lies that a record is about."""
+    if kind is Kind.AUTH_REQUEST:
+        return record.partition, record.offset
+    origin = read_derived(record.value)[1].source_event.origin
+    return origin.partition, origin.offset
 
 
 def _latencies(admitted: Mapping[Any, int], decided: Mapping[Any, int]) -> list[int]:
@@ -137,14 +150,15 @@ def _quantile(values: list[int], percent: float) -> float:
     return float(values[min(len(values) - 1, int(len(values) * percent / 100))])
 
 
-def _usage(environment: Environment, pinned: Pinned) -> list[tuple[str, int, int]]:
-    """(process, CPU µs, mean RSS in bytes) over the run, from the meter."""
+def _usage(environment: Environment, pinned: Pinned, began_ms: int, ended_ms: int) -> list[tuple[str, int, int]]:
+    """(process, CPU µs, mean RSS in bytes) between two times, from the meter; it samples every two seconds."""
     with connect(environment.settings().pg_dsn, "fp-bench") as conn:
         rows = conn.execute(
             "SELECT process, sum(cpu_us)::bigint,"
             " (sum(rss_bytes_s) / greatest(extract(epoch FROM max(at) - min(at)), 1))::bigint"
-            " FROM ops.meter WHERE run = %s GROUP BY process ORDER BY 2 DESC",
-            (pinned.run,),
+            " FROM ops.meter WHERE run = %s AND at > to_timestamp(%s) AND at <= to_timestamp(%s)"
+            " GROUP BY process ORDER BY 2 DESC",
+            (pinned.run, began_ms / 1_000, ended_ms / 1_000 + METER_S),
         ).fetchall()
     return [(str(name), int(cpu), int(rss)) for name, cpu, rss in rows]
 
