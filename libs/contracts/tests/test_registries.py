@@ -5,6 +5,7 @@ import pytest
 from fp_contracts import ingress, phases, pins, proofs, services, topics
 from fp_contracts.header import Kind
 from fp_contracts.learning import LEARNING_MODELS
+from fp_contracts.partition import partition_of
 from fp_contracts.records import CONTROL_TYPES, DERIVED_TYPES
 from fp_contracts.registry import REGISTRY_MODELS
 from fp_contracts.schema import payload_models
@@ -52,6 +53,27 @@ SPEC_PHASES = {
 
 def test_the_topics_are_those_of_the_specification() -> None:
     assert {t.name: (t.partitions, t.retention_ms // 86_400_000) for t in topics.TOPICS.values()} == SPEC_TOPICS
+
+
+def test_two_lanes_on_one_machine_and_six_where_stages_scale_out() -> None:
+    parts = {
+        profile: {name: topic.partitions for name, topic in topics.pinned(profile).items()} for profile in pins.PROFILES
+    }
+    of_spec = {name: partitions for name, (partitions, _) in SPEC_TOPICS.items()}
+    halves = {topics.AUDIT, topics.CASE_TRIGGERS, topics.LABELS}
+    lanes = {*topics.INGRESS, topics.RTDL}
+    assert parts["dev_full"] == parts["kind"] == of_spec
+    assert parts["local"] == of_spec | dict.fromkeys(halves, 1) | dict.fromkeys(lanes, 2)
+
+
+@pytest.mark.parametrize("profile", list(pins.PROFILES))
+def test_a_lane_finds_the_labels_of_its_merchants_on_the_partition_it_reads(profile: str) -> None:
+    parts = topics.pinned(profile)
+    lanes, labels = parts[topics.TRAFFIC].partitions, parts[topics.LABELS].partitions
+    assert lanes % labels == 0
+    assert {parts[topic].partitions for topic in (*topics.INGRESS, topics.RTDL)} == {lanes}
+    merchants = [f"m-{n}" for n in range(200)]
+    assert all(partition_of(name, lanes) % labels == partition_of(name, labels) for name in merchants)
 
 
 def test_no_two_topics_share_a_metric_name() -> None:

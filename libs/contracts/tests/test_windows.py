@@ -7,6 +7,7 @@ import pytest
 from fp_contracts import control as c
 from fp_contracts.fold import RunState
 from fp_contracts.runconfig import RunConfig, RunHeader, Window, config_digest
+from fp_contracts.topics import RTDL
 from fp_contracts.windows import flowing, may_begin, switches_passed
 
 RUN, HEX = "platform_20260101T000000Z", "a" * 64
@@ -14,7 +15,9 @@ WINDOWS = (Window(start_us=0, end_us=90), Window(start_us=90, end_us=120))
 ENDED = c.WindowEnded(window=1, lane_seqs={}, ledger_ref=c.EvidenceRef(key="k", sha256=HEX, size=1))
 
 
-def state_of(scope: str = "full", windows: tuple[Window, ...] = WINDOWS, **known: Any) -> RunState:
+def state_of(
+    scope: str = "full", windows: tuple[Window, ...] = WINDOWS, lanes: int = 6, **known: Any
+) -> RunState:  # fmt: skip
     config = RunConfig.model_validate(
         {
             "profile": "local", "scope": scope, "manifest_fingerprint": HEX, "windows": windows,
@@ -24,7 +27,8 @@ def state_of(scope: str = "full", windows: tuple[Window, ...] = WINDOWS, **known
     )  # fmt: skip
     header = RunHeader(
         platform_run_id=RUN, scenario_run_id="b" * 32, config=config, run_config_digest=config_digest(config),
-        start_offsets={}, lane_writers={}, pinned_us=1, pin_partition=0, pin_offset=0,
+        start_offsets={RTDL: {str(part): 0 for part in range(lanes)}}, lane_writers={}, pinned_us=1, pin_partition=0,
+        pin_offset=0,
     )  # fmt: skip
     return RunState(RUN, header=header, ready=("r",), **known)
 
@@ -87,3 +91,10 @@ def test_no_partition_is_held_once_each_reported_every_switch() -> None:
     assert switches_passed(state_of(bundles=said))
     assert not switches_passed(state_of(bundles=said[:-1]))
     assert not switches_passed(state_of("spine", WINDOWS[:1], bundles=said))
+
+
+def test_the_run_s_header_says_how_many_partitions_must_report() -> None:
+    two = (switched(0), switched(1))
+    assert flowing(state_of(windows_ended={1: ENDED}, bundles=two)) is None
+    assert flowing(state_of(lanes=2, windows_ended={1: ENDED}, bundles=two)) == 2
+    assert flowing(state_of(lanes=2, windows_ended={1: ENDED}, bundles=two[:1])) is None

@@ -9,6 +9,7 @@ from pydantic import Field
 
 from fp_contracts.canonical import digest_of
 from fp_contracts.envelope import Closed, Hex32, Hex64, RunId, TimeUs
+from fp_contracts.topics import TRAFFIC
 
 
 class Realism(Closed):
@@ -102,3 +103,12 @@ class RunHeader(Closed):
     def starts(self, topic: str) -> dict[int, int]:
         """Start offset of each partition of a topic, as recorded at the pin."""
         return {int(part): offset for part, offset in self.start_offsets[topic].items()}
+
+    def partitions(self, topic: str) -> int:
+        """How many partitions a topic has in this run; KeyError for a topic that the pin did not record."""
+        return len(self.start_offsets[topic])
+
+    @property
+    def lanes(self) -> int:
+        """Ingress lanes of this run: the partitions of traffic."""
+        return self.partitions(TRAFFIC)

@@ -1,7 +1,7 @@
 """The topic registry: the only place where a topic name is spelled (contracts.md §1, spec Appendix A)."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 from fp_contracts.header import Kind
@@ -42,6 +42,9 @@ REGISTRY_EVENTS = "fp.bus.learning.registry.events.v1"
 INGRESS = (ARRIVAL_EVENTS, ARRIVAL_ENTITIES, FLOW_ANCHOR, TRAFFIC)
 DATA = (*INGRESS, RTDL, AUDIT, CASE_TRIGGERS, LABELS)
 LANES = 6
+"""Lanes of `TOPICS`. A run has those of its environment's profile: `RunHeader.lanes`."""
+_LANES_OF = MappingProxyType({"dev_full": LANES, "kind": LANES, "local": 2})
+_HALF = frozenset({"audit", "case", "labels"})
 
 _ALL = ("sr", "wsp", "ig", "rtdl", "df", "cm_ls", "verdict", "ofs_trigger", "operator")
 
@@ -69,6 +72,32 @@ _REGISTRY = (
     _topic(REGISTRY_EVENTS, "governance", 3, 90, "bundle_slot", ("ofs_trigger",), ("df", "verdict")),
 )
 TOPICS: Mapping[str, Topic] = MappingProxyType({topic.name: topic for topic in _REGISTRY})
+"""Names, limits, retention, producers and consumers; partitions as where nothing else is said (the in-memory bus)."""
+
+
+def _shaped(topic: Topic, lanes: int) -> Topic:
+    if topic.family == "high volume":
+        return replace(topic, partitions=lanes)
+    return replace(topic, partitions=lanes // 2) if topic.family in _HALF else topic
+
+
+_PINNED: Mapping[str, Mapping[str, Topic]] = MappingProxyType(
+    {
+        profile: MappingProxyType({topic.name: _shaped(topic, lanes) for topic in _REGISTRY})
+        for profile, lanes in _LANES_OF.items()
+    }
+)
+
+
+def pinned(profile: str) -> Mapping[str, Topic]:
+    """The topics that an environment of a profile must have; KeyError for an unknown profile.
+
+    High-volume topics have one partition per lane: six lanes where stages scale out, two on one machine, since a wave
+    costs per topic-partition at every stage (ADR 18). Audit, case and labels have half as many partitions as there are
+    lanes: lane p reads label partition p mod that number, which finds the labels of its merchants only when that
+    number divides the lanes.
+    """
+    return _PINNED[profile]
 
 
 def colliding_names() -> list[tuple[str, str]]:

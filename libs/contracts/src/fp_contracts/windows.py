@@ -37,14 +37,17 @@ def promotion_stands(state: RunState) -> bool:
     if times is None:
         return False
     on_it = {event.partition for event in state.bundles if _serves(event, times.promote_us)}
-    return on_it == set(range(topics.TOPICS[topics.RTDL].partitions))
+    return on_it == set(range(state.header.partitions(topics.RTDL)))
 
 
 def switches_passed(state: RunState) -> bool:
     """Whether every df partition reported each pinned switch of window 2: none is held at one any more."""
-    times = None if state.header is None else switch_times(state.header.config.windows)
-    parts = set(range(topics.TOPICS[topics.RTDL].partitions))
-    return times is not None and all(
+    header = state.header
+    times = None if header is None else switch_times(header.config.windows)
+    if header is None or times is None:
+        return False
+    parts = set(range(header.partitions(topics.RTDL)))
+    return all(
         {event.partition for event in state.bundles if event.effective_us == at_us} == parts
         for at_us in times.ascending()
     )
