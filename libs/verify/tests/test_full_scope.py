@@ -1,6 +1,6 @@
 """A full run: window 2 must add up, its proof cells are proven one by one, and what is not proven is named."""
 
-from typing import Any
+from typing import Any, Literal
 
 import orjson
 import pytest
@@ -24,12 +24,21 @@ def open_cells(final: dict[str, Any]) -> set[tuple[str, str]]:
     return {(lane, proof) for lane in LANES for proof in PROOFS if final["proofs"][lane][proof] == "OPEN"}
 
 
-def test_a_full_run_that_shows_everything_is_green() -> None:
-    final = final_of(until_p15())
+@pytest.mark.parametrize("profile", ["local", "kind"])
+def test_a_full_run_that_shows_everything_is_green(profile: Literal["local", "kind"]) -> None:
+    final = final_of(until_p15(GreenRun(config=make_config("full", profile))))
     assert open_cells(final) == set()
     assert final["equations"]["broken"] == []
     assert [line for line in final["open"] if "/" not in line.split(":")[0]] == []
     assert (final["verdict"], final["spine_verdict"]) == ("GREEN", "GREEN")
+
+
+def test_every_partition_that_the_header_names_must_have_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    fewer = corridor_documents("local")
+    monkeypatch.setattr("fp_verify.sample.corridor_documents", lambda _: fewer)
+    final = final_of(until_p15(GreenRun(config=make_config("full", "kind"))))
+    assert open_cells(final) == {("mpr", "deploy"), ("mpr", "rollback")}
+    assert any("partitions on the bundle: 2, required 6" in line for line in final["open"])
 
 
 def test_without_a_drill_the_cells_of_the_kills_are_open_by_name() -> None:
@@ -95,5 +104,5 @@ def test_a_cell_of_the_corridor_opens_when_its_artifact_does_not_show_it(
     proof, document, change = CASES[name]
     whole = corridor_documents()
     changed = {**whole, document: {**whole[document], **change}}
-    monkeypatch.setattr("fp_verify.sample.corridor_documents", lambda: changed)
+    monkeypatch.setattr("fp_verify.sample.corridor_documents", lambda _: changed)
     assert ("mpr", proof) in open_cells(final_of(until_p15()))

@@ -192,7 +192,7 @@ def _recovery(log: Log, documents: Documents) -> Cell:
 def _rollback(log: Log, documents: Documents) -> Cell:
     header = log.state.header
     switches = header.config.policy_switches if header else ()
-    partitions = topics.TOPICS[topics.RTDL].partitions
+    partitions = rtdl_partitions(log)
     reported = {
         f"{switch.policy_rev}@{switch.effective_us}": sorted(
             done.partition
@@ -210,13 +210,19 @@ def _rollback(log: Log, documents: Documents) -> Cell:
             ("pinned switches", str(len(switches)), "at least 2: away and back", len(switches) >= 2 and back),
             *(
                 (f"partitions that switched to {name}", str(len(parts)), str(partitions),
-                 parts == list(range(partitions)))
+                 partitions is not None and parts == list(range(partitions)))
                 for name, parts in reported.items()
             ),
             ("revisions that decided nothing", ", ".join(idle) or "none", "none", bool(decided) and not idle),
         ),
         {"switched": reported, "decisions_by_policy_rev": dict(decided)},
     )  # fmt: skip
+
+
+def rtdl_partitions(log: Log) -> int | None:
+    """Partitions that df decides on, by the run's header; None where no header tells."""
+    header = log.state.header
+    return header.partitions(topics.RTDL) if header and topics.RTDL in header.start_offsets else None
 
 
 def receipts(log: Log) -> dict[tuple[str, int], c.Receipt]:

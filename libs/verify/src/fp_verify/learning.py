@@ -8,9 +8,8 @@ from functools import partial
 from typing import Any
 
 from fp_contracts import control as c
-from fp_contracts import topics
 from fp_verify import drillcells, jobcells
-from fp_verify.cells import Cell, Check
+from fp_verify.cells import Cell, Check, rtdl_partitions
 from fp_verify.jobcells import Proof
 from fp_verify.log import WINDOW_REPORT, Documents, Log
 from fp_verify.reading import at as _at
@@ -71,7 +70,7 @@ def _safe_disable(log: Log, documents: Documents) -> Proof:
     guarded = int(decided.get("guardrails", 0))
     failed = [str(_at(check, "name")) for check in _at(report, "checks") or [] if _at(check, "ok") is not True]
     return [
-        _is("partitions on guardrails", str(len(off)), str(_partitions())),
+        _is("partitions on guardrails", str(len(off)), str(rtdl_partitions(log))),
         ("decisions by guardrails meanwhile", str(guarded), "at least 1", guarded > 0),
         ("decisions by a bundle before and after", str(sum(decided.values()) - guarded), "at least 1",
          sum(decided.values()) > guarded),
@@ -88,7 +87,7 @@ def _promotion(log: Log, documents: Documents) -> Proof:
     return [
         _is("event", str(_at(promotion, "event", "type")), "BUNDLE_PROMOTED_ACTIVE"),
         _is("read back at its offset, equal", str(_at(promotion, "read_back_equal")), "True"),
-        _is("partitions on the bundle", str(len(positions)), str(_partitions())),
+        _is("partitions on the bundle", str(len(positions)), str(rtdl_partitions(log))),
         _is("approved by another actor", str(_other_actor(log, _at(receipt, "approval", "event"))), "True"),
     ], {"promotion": promotion}
 
@@ -127,8 +126,8 @@ def _rollback(log: Log, documents: Documents) -> Proof:
     back, forth = _at(drill, "rollback_us"), _at(drill, "repromotion_us")
     away, again = (_at(drill, name, "positions") or {} for name in ("members_rolled_back", "members_repromoted"))
     return [
-        _is("partitions rolled back", str(len(away)), str(_partitions())),
-        _is("partitions promoted again", str(len(again)), str(_partitions())),
+        _is("partitions rolled back", str(len(away)), str(rtdl_partitions(log))),
+        _is("partitions promoted again", str(len(again)), str(rtdl_partitions(log))),
         ("rollback took, µs", str(back), f"at most {RTO_US}", isinstance(back, int) and 0 <= back <= RTO_US),
         ("re-promotion took, µs", str(forth), f"at most {RTO_US}", isinstance(forth, int) and 0 <= forth <= RTO_US),
     ], {"rollback_us": back, "repromotion_us": forth, "rolled_back": away, "promoted_again": again}
@@ -153,10 +152,6 @@ def _cost(log: Log, lane: str) -> Cell:
         {"receipts_microusd": {key: found.spend_microusd for key, found in sorted(receipts.items())}},
         lane,
     )
-
-
-def _partitions() -> int:
-    return topics.TOPICS[topics.RTDL].partitions
 
 
 def _is(name: str, observed: str, required: str) -> Check:

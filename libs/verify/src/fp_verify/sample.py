@@ -31,14 +31,16 @@ SPEND = 7
 BUNDLE = f"bundle:{HEX}"
 
 
-def make_config(scope: Literal["spine", "full"] = "spine") -> RunConfig:
-    """A pinned configuration; scope full has a second window."""
+def make_config(
+    scope: Literal["spine", "full"] = "spine", profile: Literal["local", "kind"] = "local"
+) -> RunConfig:  # fmt: skip
+    """A pinned configuration; scope full has a second window. The profile says how many lanes there are."""
     limits = tuple(
         SpendLimit(phase=key, max_spend_microusd=100, expected_duration_s=1, hard_stop="x", expected_artifacts=())
         for key in ORDER
     )
     return RunConfig(
-        profile="local", scope=scope, manifest_fingerprint=HEX,
+        profile=profile, scope=scope, manifest_fingerprint=HEX, lanes=_partitions(profile, topics.TRAFFIC),
         windows=(Window(start_us=0, end_us=10), Window(start_us=10, end_us=22))[: 1 if scope == "spine" else 2],
         feature_schema_digest=HEX, policies={"spine-v1": HEX, "spine-v0": HEX}, policy_initial="spine-v1",
         policy_switches=(PolicySwitch(policy_rev="spine-v0", effective_us=4),
@@ -48,11 +50,17 @@ def make_config(scope: Literal["spine", "full"] = "spine") -> RunConfig:
     )  # fmt: skip
 
 
+def _partitions(profile: str, topic: str = topics.RTDL) -> int:
+    return topics.pinned(profile)[topic].partitions
+
+
 def make_header(config: RunConfig, pin: tuple[int, int]) -> RunHeader:
     """A header pinned at (control partition, offset)."""
+    starts = {name: {str(part): 0 for part in range(topic.partitions)}
+              for name, topic in topics.pinned(config.profile).items()}  # fmt: skip
     return RunHeader(
         platform_run_id=RUN, scenario_run_id="b" * 32, config=config, run_config_digest=config_digest(config),
-        start_offsets={}, lane_writers={}, pinned_us=1, pin_partition=pin[0], pin_offset=pin[1],
+        start_offsets=starts, lane_writers={}, pinned_us=1, pin_partition=pin[0], pin_offset=pin[1],
     )  # fmt: skip
 
 
@@ -124,14 +132,14 @@ def until_p11(drill: bool = True, run: GreenRun | None = None) -> GreenRun:
     run.close("P1", {"run_header": header.model_dump(mode="json")})
     names = instances(run.config.members, run.config.writers)
     bound = {
-        name: {"build_digest": MANIFEST["services"][name.rpartition("-")[0]], "profile": "local"}  # type: ignore[index]
+        name: {"build_digest": MANIFEST["services"][name.rpartition("-")[0]], "profile": run.config.profile}  # type: ignore[index]
         for name in names
     }
     run.close("P2", {"binding_matrix": {"services": bound}})
     for phase in ("P3", "P4", "P5", "P6"):
         run.close(phase)
     for switch in run.config.policy_switches:
-        for part in range(topics.TOPICS[topics.RTDL].partitions):
+        for part in range(_partitions(run.config.profile)):
             run.say(c.PolicySwitched(policy_rev=switch.policy_rev, effective_us=switch.effective_us, partition=part,
                                      merged_n=5), str(part), str(switch.effective_us))  # fmt: skip
     if drill:
@@ -172,7 +180,7 @@ def until_p15(run: GreenRun | None = None, broken: str | None = None, drill: boo
     for phase in learning.DRILLS if drill else ():
         run.say(learning.reported(phase))
     run.say(c.BundleApprovalGiven(bundle_id="e" * 32, model_digest=HEX, actor="reviewer", reason="looked at it"))
-    switches = _switches()
+    switches = _switches(run.config.profile)
     for switch in switches:
         run.say(switch, str(switch.revision), str(switch.partition))
     ledger = run.put(f"evidence/runs/{RUN}/streaming/ledger/window-2.json", {"window": 2})
@@ -188,7 +196,7 @@ def until_p15(run: GreenRun | None = None, broken: str | None = None, drill: boo
     run.documents[WINDOW_REPORT] = report
     shown = run.put(f"evidence/runs/{RUN}/obs/window-2/reconciliation.json", report)
     run.say(c.WindowReconciled(window=2, checks=checks, report_ref=shown))
-    run.close("P15", corridor_documents() | {"telemetry": learning.bundle_points(RUN, switches)})
+    run.close("P15", corridor_documents(run.config.profile) | {"telemetry": learning.bundle_points(RUN, switches)})
     return run
 
 
@@ -203,19 +211,19 @@ def rehearse(run: GreenRun) -> None:
                                 outlived=(outlived,)), SCRATCH_RUN)  # fmt: skip
 
 
-def _switches() -> list[c.BundleSwitched]:
+def _switches(profile: str) -> list[c.BundleSwitched]:
     """Promoted, rolled back, promoted again, as each partition reported it."""
     return [
         c.BundleSwitched(bundle_slot="payment_fraud", revision=revision, bundle_ref=ref, partition=part,
                          source="global" if ref else "guardrails", effective_us=at_us, merged_n=5 * revision)
         for revision, (at_us, ref) in enumerate(((10, BUNDLE), (14, None), (16, BUNDLE)), 1)
-        for part in range(topics.TOPICS[topics.RTDL].partitions)
+        for part in range(_partitions(profile))
     ]  # fmt: skip
 
 
-def corridor_documents() -> dict[str, Any]:
+def corridor_documents(profile: str = "local") -> dict[str, Any]:
     """What P15 shows of a promotion that went well."""
-    positions = {str(part): 5 for part in range(topics.TOPICS[topics.RTDL].partitions)}
+    positions = {str(part): 5 for part in range(_partitions(profile))}
     said = {"acknowledged": {"partition": 0, "offset": 1}, "read_back_equal": True}
     return {
         "promotion_receipt": {
@@ -253,8 +261,10 @@ def close_p16(run: GreenRun) -> str:
         c.GatePassed.model_validate(common) if green else c.GateBlocked.model_validate({**common, "blockers": blockers})
     )
     run.say(gate, "P16", "1")
-    run.say(c.VerdictPublished(verdict=final["verdict"], spine_verdict=final["spine_verdict"], profile="local",
-                               merkle_root=final["merkle_root"], verdict_ref=refs["final_verdict"]))  # fmt: skip
+    run.say(c.VerdictPublished(
+        verdict=final["verdict"], spine_verdict=final["spine_verdict"], profile=run.config.profile,
+        merkle_root=final["merkle_root"], verdict_ref=refs["final_verdict"],
+    ))  # fmt: skip
     run.say(c.RunClosed(reason="verdict_published"))
     return refs["final_verdict"].key
 
