@@ -13,7 +13,7 @@ from fp_features import CORE_V1, pack
 from fp_rtdl import sample
 from fp_rtdl.decode import Anchor, Arrival, Auth, Entities
 from fp_rtdl.domain import Snapshot
-from fp_rtdl.snapshot import TARGETS, SnapshotWriter
+from fp_rtdl.snapshot import SnapshotWriter
 
 KEY = ('m-ü"\\-1', 3)
 AUTH = Auth("e-1", "flow-1", KEY[0], sample.START_US, 999, "EUR", 40, "00-trace")
@@ -31,7 +31,7 @@ CASES = {
 @pytest.mark.parametrize("case", CASES)
 def test_bytes_equal_those_of_body_of(case: str) -> None:
     snapshot = CASES[case]
-    out = SnapshotWriter(sample.pins_of(), 4).write(snapshot)
+    out = SnapshotWriter(sample.pins_of(), 4, 6).write(snapshot)
     envelope, payload = read_derived(out.value)
     assert isinstance(payload, FeatureSnapshot)
     event_id = h32("snapshot", sample.RUN, "e-1")
@@ -43,7 +43,7 @@ def test_bytes_equal_those_of_body_of(case: str) -> None:
 
 @pytest.mark.parametrize("case", CASES)
 def test_hash_is_the_contracts_recipe_and_stands_in_the_header(case: str) -> None:
-    out = SnapshotWriter(sample.pins_of(), 4).write(CASES[case])
+    out = SnapshotWriter(sample.pins_of(), 4, 6).write(CASES[case])
     payload = orjson.loads(out.value)["payload"]
     header = unpack(out.header)
     assert payload["snapshot_hash"] == snapshot_hash(payload, "e-1") == header.payload_hash.hex()
@@ -52,17 +52,17 @@ def test_hash_is_the_contracts_recipe_and_stands_in_the_header(case: str) -> Non
 
 
 def test_key_is_the_account_or_the_flow_without_one() -> None:
-    writer = SnapshotWriter(sample.pins_of(), 4)
+    writer = SnapshotWriter(sample.pins_of(), 4, 6)
     keyed, unkeyed = writer.write(CASES["ready"]), writer.write(CASES["nothing"])
-    assert (keyed.key, keyed.partition) == (b"acc-1", partition_of("acc-1", TARGETS))
-    assert (unkeyed.key, unkeyed.partition) == (b"flow-1", partition_of("flow-1", TARGETS))
+    assert (keyed.key, keyed.partition) == (b"acc-1", partition_of("acc-1", 6))
+    assert (unkeyed.key, unkeyed.partition) == (b"flow-1", partition_of("flow-1", 6))
 
 
 def test_sequences_are_dense_per_target() -> None:
-    writer = SnapshotWriter(sample.pins_of(), 0)
+    writer = SnapshotWriter(sample.pins_of(), 0, 6)
     seqs: dict[int, list[int]] = {}
     for number in range(60):
         out = writer.write(CASES["ready"]._replace(anchor=ANCHOR._replace(account_id=f"acc-{number}")))
         seqs.setdefault(out.partition, []).append(unpack(out.header).seq)
-    assert set(seqs) == set(range(TARGETS))
+    assert set(seqs) == set(range(6))
     assert all(found == list(range(1, len(found) + 1)) for found in seqs.values())

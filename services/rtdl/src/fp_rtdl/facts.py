@@ -15,7 +15,7 @@ from fp_rtdl.audit import AUDITED, ArchiveAudit, StreamAudit, covering
 from fp_rtdl.checkpoint import Position, read_position
 from fp_rtdl.gates import ArchiveFacts, P8Facts, Place, caught_up, evaluate_p8
 from fp_rtdl.parquet import columns_from_parquet, content_digest
-from fp_rtdl.plan import LANES, STAGE, RunPlan, plan_of
+from fp_rtdl.plan import STAGE, RunPlan, plan_of
 from fp_rtdl.settings import RtdlSettings
 from fp_runtime import progress, quarantine, spans
 from fp_runtime.bus import Consumer, FetchProfile, TopicPartition
@@ -94,12 +94,12 @@ def _with_streams(
 
 
 def _places(plan: RunPlan, conn: Connection, consumer: Consumer) -> tuple[Place, ...]:
-    wanted = {(topic, place) for lane in range(LANES) for topic, place in plan.places(lane).items()}
+    wanted = {(topic, place) for lane in range(plan.lanes) for topic, place in plan.places(lane).items()}
     ends = consumer.ends(sorted(wanted))
     positions = progress.load_all(conn, plan.run, STAGE)
     ingress = spans.load(conn, plan.run, STAGE)
     found = []
-    for lane in range(LANES):
+    for lane in range(plan.lanes):
         labels = spans.load(conn, plan.run, label_stage(lane))
         saved = read_position(positions[lane].doc) if lane in positions else None
         for topic, partition in plan.places(lane).items():

@@ -4,13 +4,14 @@ from collections import Counter
 from collections.abc import Mapping
 
 from fp_contracts.header import NONE_TS, Header, HeaderError, Kind, unpack
+from fp_contracts.partition import partition_of
 from fp_contracts.reasons import Quarantine
 from fp_contracts.topics import KINDS
 from fp_features import MerchantState
 from fp_rtdl.checkpoint import Checkpoint, Position, Restored
 from fp_rtdl.decode import RANKS, Label, decode
 from fp_rtdl.domain import PartitionJoin
-from fp_rtdl.plan import RunPlan, lane_of
+from fp_rtdl.plan import RunPlan
 from fp_rtdl.snapshot import SnapshotWriter
 from fp_runtime.bus import Out, Record
 from fp_runtime.errors import Poison
@@ -31,11 +32,17 @@ class Lane:
 
     def __init__(self, plan: RunPlan, part: int, restored: Restored | None = None) -> None:
         self.part = part
-        self.join = PartitionJoin(plan.rules, lambda merchant: lane_of(merchant) == part)
+        lanes = plan.lanes
+
+        def is_own(merchant: str) -> bool:
+            return partition_of(merchant, lanes) == part
+
+        self._is_own = is_own
+        self.join = PartitionJoin(plan.rules, is_own)
         self.marked_us = NONE_TS
         self._places = plan.places(part)
         self._tag = plan.tag
-        self._writer = SnapshotWriter(plan.pins, part)
+        self._writer = SnapshotWriter(plan.pins, part, plan.targets)
         self._limit = PoisonLimit()
         self._good = 0
         self._resume = plan.start_offsets(part)
@@ -130,7 +137,7 @@ class Lane:
             raise broken
         if seen is Seen.DUPLICATE:
             return _DUPLICATE
-        if type(value) is Label and lane_of(value.merchant_id) == self.part:
+        if type(value) is Label and self._is_own(value.merchant_id):
             self._labels_read += 1
         return kind
 

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 from fp_contracts import topics
 from fp_contracts.ids import run_tag
-from fp_contracts.partition import partition_of
 from fp_contracts.records import Pins
 from fp_contracts.runconfig import RunHeader
 from fp_contracts.services import owned_partitions
@@ -16,8 +15,6 @@ from fp_runtime.eventtime.merge import InputKey
 
 STAGE = "rtdl"
 LABEL_SOURCE = "ls"
-LANES = topics.LANES
-LABEL_PARTS = topics.TOPICS[topics.LABELS].partitions
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +28,10 @@ class RunPlan:
     starts: Mapping[str, Mapping[int, int]]
     members: int
     watermark_interval_s: float
+    lanes: int
+    label_parts: int
+    targets: int
+    """Partitions that snapshots go to."""
 
     @property
     def run(self) -> str:
@@ -39,7 +40,7 @@ class RunPlan:
 
     def owned(self, ordinal: int) -> tuple[int, ...]:
         """Ingress partitions of a member."""
-        return owned_partitions(ordinal, self.members, LANES)
+        return owned_partitions(ordinal, self.members, self.lanes)
 
     def inputs(self, part: int) -> tuple[InputKey, ...]:
         """The inputs of a partition's merge: its lane's writer on each ingress topic, and the label store."""
@@ -48,7 +49,7 @@ class RunPlan:
 
     def places(self, part: int) -> dict[str, int]:
         """Topic -> the topic partition that this ingress partition reads."""
-        return {**dict.fromkeys(topics.INGRESS, part), topics.LABELS: part % LABEL_PARTS}
+        return {**dict.fromkeys(topics.INGRESS, part), topics.LABELS: part % self.label_parts}
 
     def start_offsets(self, part: int) -> dict[str, int]:
         """Topic -> where the run starts in the topic partition that this ingress partition reads."""
@@ -78,9 +79,7 @@ def plan_of(header: RunHeader) -> RunPlan:
         starts={topic: header.starts(topic) for topic in (*topics.INGRESS, topics.LABELS)},
         members=config.members[STAGE],
         watermark_interval_s=config.watermark_interval_ms / 1_000,
+        lanes=header.lanes,
+        label_parts=header.partitions(topics.LABELS),
+        targets=header.partitions(topics.RTDL),
     )
-
-
-def lane_of(merchant_id: str) -> int:
-    """The ingress partition of a merchant."""
-    return partition_of(merchant_id, LANES)

@@ -14,7 +14,7 @@ from fp_contracts.partition import partition_of
 from fp_contracts.records import Pins
 from fp_contracts.timestamps import to_text
 from fp_rtdl.domain import Rules
-from fp_rtdl.plan import LABEL_PARTS, LABEL_SOURCE, LANES, RunPlan
+from fp_rtdl.plan import LABEL_SOURCE, RunPlan
 from fp_runtime.bus import Out
 from fp_runtime.eventtime.lane import LaneOrder
 
@@ -54,22 +54,31 @@ def pins_of(run: str = RUN) -> Pins:
     return Pins(run, "a" * 32, "b" * 64, "c" * 64)
 
 
-def plan(end_us: int, run: str = RUN, members: int = 1, join_wait_ms: int = 2_000) -> RunPlan:
+def plan(
+    end_us: int, run: str = RUN, members: int = 1, join_wait_ms: int = 2_000,
+    pinned: Mapping[str, topics.Topic] = topics.TOPICS,
+) -> RunPlan:  # fmt: skip
     """The plan of a sample run whose one window ends at `end_us`; every topic starts at offset 0."""
-    starts = {topic: dict.fromkeys(range(topics.TOPICS[topic].partitions), 0)
+    starts = {topic: dict.fromkeys(range(pinned[topic].partitions), 0)
               for topic in (*topics.INGRESS, topics.LABELS)}  # fmt: skip
     rules = Rules(join_wait_ms * 1_000, 600_000_000, (end_us,))
-    writers = dict.fromkeys(range(LANES), "ig-0")
-    return RunPlan(pins_of(run), run_tag(run), rules, writers, starts, members, 0.02)
+    lanes, label_parts, targets = (pinned[name].partitions for name in (topics.TRAFFIC, topics.LABELS, topics.RTDL))
+    writers = dict.fromkeys(range(lanes), "ig-0")
+    return RunPlan(
+        pins_of(run), run_tag(run), rules, writers, starts, members, 0.02, lanes, label_parts, targets
+    )  # fmt: skip
 
 
 class Feed:
     """Writes lines as their one writer does: order_ts by lane, sequences dense per topic-partition."""
 
-    def __init__(self, run: str = RUN, pins: Pins | None = None) -> None:
+    def __init__(
+        self, run: str = RUN, pins: Pins | None = None, pinned: Mapping[str, topics.Topic] = topics.TOPICS
+    ) -> None:
         self.pins = pins or pins_of(run)
         self._tag = run_tag(run)
-        self._orders = [LaneOrder() for _ in range(LANES)]
+        self._parts = {name: topic.partitions for name, topic in pinned.items()}
+        self._orders = [LaneOrder() for _ in range(self._parts[topics.TRAFFIC])]
         self._seqs: Counter[tuple[str, int]] = Counter()
 
     def event(
@@ -77,7 +86,7 @@ class Feed:
     ) -> Out:  # fmt: skip
         """One admitted event."""
         topic, event_type = _TOPIC[kind]
-        lane = partition_of(merchant_id, LANES)
+        lane = partition_of(merchant_id, self._parts[topic])
         order_us = self._orders[lane].order_of(ts_us)
         return self._out(kind, topic, lane, "ig-0", order_us, event_type, event_id, ts_us, merchant_id, payload)
 
@@ -113,7 +122,7 @@ class Feed:
             "actor": "adjudicator",
             "evidence_refs": [],
         }
-        part = partition_of(payment.merchant_id, LABEL_PARTS)
+        part = partition_of(payment.merchant_id, self._parts[topics.LABELS])
         return self._out(
             Kind.LABEL_ASSERTION, topics.LABELS, part, LABEL_SOURCE, observed_us + delay_us, "label_assertion",
             assertion_id, observed_us, payment.merchant_id, payload,
@@ -124,7 +133,7 @@ class Feed:
         outs = []
         for topic in topic_names:
             source = LABEL_SOURCE if topic == topics.LABELS else "ig-0"
-            for part in range(topics.TOPICS[topic].partitions):
+            for part in range(self._parts[topic]):
                 if topic != topics.LABELS:
                     self._orders[part].declare(frontier_us)
                 mark = Mark(source, frontier_us, self._seqs[topic, part])

@@ -9,7 +9,6 @@ from fp_contracts.header import Header, Kind, Mark, pack
 from fp_rtdl.checkpoint import Checkpoint, Restored
 from fp_rtdl.lane import Lane
 from fp_rtdl.plan import RunPlan
-from fp_rtdl.snapshot import TARGETS
 from fp_runtime.bus import Consumer, Out, Producer, TopicPartition
 from fp_runtime.failpoint import Failpoint, hit
 
@@ -136,7 +135,7 @@ class Stage:
             return
         lowest, source = min(frontier_us for _, frontier_us in moved), moved[0][0].source
         outs = []
-        for target in range(TARGETS):
+        for target in range(self._plan.targets):
             marks = tuple(Mark(lane.source, frontier_us, lane.last_seq(target)) for lane, frontier_us in moved)
             header = Header(Kind.WATERMARK, self._plan.tag, source, 0, lowest, marks=marks)
             outs.append(Out(topics.RTDL, target, b"", b"", pack(header)))

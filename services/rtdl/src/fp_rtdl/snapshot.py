@@ -23,7 +23,6 @@ from fp_rtdl.domain import Snapshot
 from fp_runtime.bus import Out
 
 PRODUCER = "rtdl"
-TARGETS = topics.TOPICS[topics.RTDL].partitions
 _READY, _DEGRADED = JoinStatus.READY.value, JoinStatus.DEGRADED.value
 _CONTEXT = (topics.ARRIVAL_EVENTS, topics.ARRIVAL_ENTITIES, topics.FLOW_ANCHOR)
 
@@ -34,10 +33,11 @@ def source_of(part: int) -> str:
 
 
 class SnapshotWriter:
-    """Writes the snapshots of one partition; `seqs` is the last sequence per target partition, dense from 1."""
+    """Writes the snapshots of one partition to so many `targets`; `seqs` is the last sequence of each, dense from 1."""
 
-    def __init__(self, pins: Pins, part: int) -> None:
-        self.seqs = [0] * TARGETS
+    def __init__(self, pins: Pins, part: int, targets: int) -> None:
+        self.seqs = [0] * targets
+        self._targets = targets
         self.source = source_of(part)
         self._source = self.source.encode()
         self._tails = {topic: f'"partition":{part},"topic":"{topic}"}}' for topic in topics.INGRESS}
@@ -56,7 +56,7 @@ class SnapshotWriter:
         """The next record of its target: by account, or by flow where no anchor told the account."""
         auth, anchor = snapshot.auth, snapshot.anchor
         key = anchor.account_id if anchor else auth.flow_id
-        target = partition_of(key, TARGETS)
+        target = partition_of(key, self._targets)
         self.seqs[target] += 1
         digest, payload = self._payload(snapshot)
         seq = self.seqs[target]
