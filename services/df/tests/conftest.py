@@ -16,7 +16,7 @@ from fp_df.actmarks import Asked, Effects, Executed, Progress
 from fp_df.catalogue import policies
 from fp_df.domain import Switch
 from fp_df.marks import Batch, StateMark, Truth
-from fp_df.plan import PARTITIONS, RunPlan
+from fp_df.plan import RunPlan
 from fp_df.policy import Policy
 from fp_df.service import Decider, Models
 from fp_runtime.bus import Out, Record
@@ -194,7 +194,7 @@ class World:
     def write(self, outs: Sequence[Out]) -> None:
         assert all(delivery.error is None for delivery in self.bus.producer().publish(outs))
 
-    def decider(self, parts: Sequence[int] = tuple(range(PARTITIONS)), models: Models | None = None) -> Decider:
+    def decider(self, parts: Sequence[int] = tuple(range(sample.PARTITIONS)), models: Models | None = None) -> Decider:
         def known(switch: Switch) -> bool:
             return switch.effective_us in self.announced
 
@@ -203,7 +203,7 @@ class World:
             self.plan, parts, store, self.bus.consumer("df"), self.bus.producer(), known, self.clock, models
         )  # fmt: skip
 
-    def actor(self, parts: Sequence[int] = tuple(range(PARTITIONS))) -> Actor:
+    def actor(self, parts: Sequence[int] = tuple(range(sample.PARTITIONS))) -> Actor:
         store = MemoryActions(self.tables)
         return Actor(self.plan, parts, store, self.bus.consumer("al"), self.bus.producer(), self.actuator, self.clock)
 

@@ -23,7 +23,6 @@ from fp_df.bundles import Bundles
 from fp_df.domain import Switch
 from fp_df.marks import Truth
 from fp_df.models import Models
-from fp_df.plan import PARTITIONS
 from fp_df.service import Decider
 from fp_df.serving import BundlePlan
 from fp_features import CORE_V1
@@ -174,7 +173,7 @@ class Learning:
     def bundles(self) -> Bundles:
         return Bundles(self.world.plan.bundles, self.world.bus.consumer("registry"), self.models(), self.world.clock)
 
-    def decider(self, parts: Sequence[int] = tuple(range(PARTITIONS))) -> Decider:
+    def decider(self, parts: Sequence[int] = tuple(range(sample.PARTITIONS))) -> Decider:
         decider: Decider = self.world.decider(parts, self.bundles())
         return decider
 

@@ -145,7 +145,7 @@ def test_bytes_are_those_of_the_models(
     )
     decided = decided_of(snapshot, revision)
     rendered = payloads.render(decided, 3, 99)
-    queued = RecordWriter(sample.PINS, "df:3").write(
+    queued = RecordWriter(sample.PINS, "df:3", sample.plan(revision).partitions).write(
         Kind.DECISION, decided.decision_id, account or flow, sample.START_US, rendered.payload, trace
     )
     model = Decision.model_validate_json(rendered.payload)

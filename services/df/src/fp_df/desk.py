@@ -36,7 +36,7 @@ class Desk:
         self._pins = plan.pins
         self._source = f"df:{part}"
         self._track = SourceTrack(at.last_seq, gaps=at.gaps)
-        self._writer = RecordWriter(plan.pins, f"al:{part}", at.seqs)
+        self._writer = RecordWriter(plan.pins, f"al:{part}", plan.partitions, at.seqs)
         self._saved = at
         self._n, self._next_offset = at.n, at.next_offset
         self._chain_seq, self._chain_hash = at.chain_seq, at.chain_hash

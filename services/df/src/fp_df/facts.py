@@ -19,7 +19,7 @@ from fp_df.audit import GENESIS, ChainReader
 from fp_df.catalogue import Catalogue
 from fp_df.gates import DecisionFacts
 from fp_df.marks import Truth
-from fp_df.plan import ACTIONS_STAGE, PARTITIONS, STAGE, RunPlan, plan_of
+from fp_df.plan import ACTIONS_STAGE, STAGE, RunPlan, plan_of
 from fp_df.replay import Replay, Scores, served_of
 from fp_runtime import outbox, progress
 from fp_runtime.bus import Consumer
@@ -46,7 +46,7 @@ def caught_up(conn: Connection, state: RunState) -> bool:
         return False
     end_us = state.header.config.windows[0].end_us
     truths = _truths(conn, state.platform_run_id)
-    if set(truths) != set(range(PARTITIONS)):
+    if set(truths) != set(range(state.header.partitions(topics.RTDL))):
         return False
     return all(truth.horizon_us >= end_us for truth in truths.values())
 
@@ -140,7 +140,7 @@ def _stored(conn: Connection, plan: RunPlan, end_us: int, models: Scores) -> dic
     return {
         **_row_counts(conn, within),
         "open_gaps": _open_gaps(conn, run),
-        "unpublished": _unpublished(conn, run),
+        "unpublished": _unpublished(conn, plan),
         "chain_faults": tuple(faults),
         "chains": chains,
         "replayed": replay.replayed,
@@ -180,10 +180,10 @@ def _open_gaps(conn: Connection, run: str) -> int:
     return gaps + sum(len(Progress.from_bytes(at.n, at.doc).gaps) for at in acted.values())
 
 
-def _unpublished(conn: Connection, run: str) -> int:
+def _unpublished(conn: Connection, plan: RunPlan) -> int:
     """Records without a publish fact, up to some per source. By ranges: facts of two owners may overlap."""
-    sources = [f"{stage}:{part}" for stage in ("df", "al") for part in range(PARTITIONS)]
-    return sum(len(outbox.unpublished(conn, run, source, MAX_FAULTS)) for source in sources)
+    sources = [f"{stage}:{part}" for stage in ("df", "al") for part in range(plan.partitions[topics.RTDL])]
+    return sum(len(outbox.unpublished(conn, plan.run, source, MAX_FAULTS)) for source in sources)
 
 
 def _acted(conn: Connection, within: Mapping[str, Any]) -> set[str]:

@@ -11,7 +11,7 @@ from fp_contracts.records import RecordError
 from fp_df import domain, payloads
 from fp_df.domain import Decided, Scored
 from fp_df.marks import Batch, DecisionRow, StateMark, Truth
-from fp_df.plan import INPUTS, RunPlan
+from fp_df.plan import RunPlan
 from fp_df.policy import Policy
 from fp_df.records import RecordWriter
 from fp_df.serving import NOTHING, Served, advice
@@ -62,12 +62,12 @@ class Partition:
         self._truth = truth
         self._n = mark.n if mark else 0
         self._resume = mark.resume_offset if mark else plan.starts[part]
-        self._merge = PartitionMerge(INPUTS, mark.cursors if mark else None)
+        self._merge = PartitionMerge(plan.inputs(), mark.cursors if mark else None)
         self._accounts = {name: AccountState.from_bytes(raw) for name, raw in accounts.items()}
         self._changed: set[str] = set()
         self._saved_n = self._n
         self._saved_resume = self._resume
-        self._writer = RecordWriter(plan.pins, f"df:{part}", truth.seqs)
+        self._writer = RecordWriter(plan.pins, f"df:{part}", plan.partitions, truth.seqs)
         self._chain = f"DECIDED:{part}"
         self._chain_seq, self._chain_hash = truth.chain_seq, truth.chain_hash
         self._decided_n = truth.n

@@ -19,8 +19,7 @@ from fp_runtime.errors import UserError
 from fp_runtime.eventtime.merge import InputKey
 
 STAGE, STATE_STAGE, ACTIONS_STAGE = "df", "df.state", "actions"
-PARTITIONS = topics.TOPICS[topics.RTDL].partitions
-INPUTS = tuple(InputKey(topics.RTDL, f"rtdl:{part}") for part in range(topics.LANES))
+WRITTEN = (topics.RTDL, topics.AUDIT, topics.CASE_TRIGGERS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +32,9 @@ class RunPlan:
     starts: Mapping[int, int]
     members: Mapping[str, int]
     window_end_us: int
+    lanes: int
+    partitions: Mapping[str, int]
+    """How many each topic of `WRITTEN` has."""
     bundles: BundlePlan | None = None
     """None = guardrails only, and no registry is read."""
 
@@ -54,7 +56,11 @@ class RunPlan:
 
     def owned(self, stage: str, ordinal: int) -> tuple[int, ...]:
         """rtdl partitions of a member of a stage."""
-        return owned_partitions(ordinal, self.members.get(stage, 1), PARTITIONS)
+        return owned_partitions(ordinal, self.members.get(stage, 1), self.partitions[topics.RTDL])
+
+    def inputs(self) -> tuple[InputKey, ...]:
+        """The inputs of every partition's merge: one source per lane."""
+        return tuple(InputKey(topics.RTDL, f"rtdl:{lane}") for lane in range(self.lanes))
 
 
 def plan_of(header: RunHeader, known: Mapping[str, tuple[Policy, str]]) -> RunPlan:
@@ -78,6 +84,8 @@ def plan_of(header: RunHeader, known: Mapping[str, tuple[Policy, str]]) -> RunPl
         starts=header.starts(topics.RTDL),
         members=config.members,
         window_end_us=config.windows[-1].end_us,
+        lanes=header.lanes,
+        partitions={topic: header.partitions(topic) for topic in WRITTEN},
         bundles=_bundles(header),
     )
 

@@ -18,25 +18,29 @@ from fp_runtime.outbox import Queued
 
 PRODUCER = "df"
 _new = tuple.__new__  # a named tuple without its Python-level constructor, twice per record
-_TYPES: Mapping[Kind, tuple[str, str, int]] = {
-    kind: (event_type, topic, topics.TOPICS[topic].partitions)
-    for kind, event_type, topic in (
-        (Kind.DECISION, "decision", topics.RTDL),
-        (Kind.ACTION_OUTCOME, "action_outcome", topics.RTDL),
-        (Kind.AUDIT_RECORD, "audit_record", topics.AUDIT),
-        (Kind.CASE_TRIGGER, "case_trigger", topics.CASE_TRIGGERS),
-    )
-}
+_TYPES = (
+    (Kind.DECISION, "decision", topics.RTDL),
+    (Kind.ACTION_OUTCOME, "action_outcome", topics.RTDL),
+    (Kind.AUDIT_RECORD, "audit_record", topics.AUDIT),
+    (Kind.CASE_TRIGGER, "case_trigger", topics.CASE_TRIGGERS),
+)
 
 
 class RecordWriter:
-    """Writes the records of one source; sequences are dense from 1 per (topic, partition)."""
+    """Writes the records of one source; sequences are dense from 1 per (topic, partition).
 
-    def __init__(self, pins: Pins, source: str, seqs: Mapping[tuple[str, int], int] | None = None) -> None:
+    `partitions`: how many each topic has that the records go to.
+    """
+
+    def __init__(
+        self, pins: Pins, source: str, partitions: Mapping[str, int],
+        seqs: Mapping[tuple[str, int], int] | None = None,
+    ) -> None:  # fmt: skip
         self.source = source
         self.seqs: Counter[tuple[str, int]] = Counter(seqs or {})
         self._name = source.encode()
         self._tag = run_tag(pins.platform_run_id)
+        self._types = {kind: (event_type, topic, partitions[topic]) for kind, event_type, topic in _TYPES}
         self._world = f'"manifest_fingerprint":"{pins.manifest_fingerprint}",'
         self._run = (
             f'"platform_run_id":"{pins.platform_run_id}","producer":"{PRODUCER}",'
@@ -49,7 +53,7 @@ class RecordWriter:
         self, kind: Kind, event_id: str, key: str, order_us: int, payload: str, traceparent: bytes | None
     ) -> Queued:
         """The next record of its topic-partition, with the next sequence there; `payload` is canonical JSON."""
-        event_type, topic, partitions = _TYPES[kind]
+        event_type, topic, partitions = self._types[kind]
         partition = partition_of(key, partitions)
         place = topic, partition
         seq = self.seqs[place] = self.seqs[place] + 1

@@ -2,7 +2,7 @@
 
 import random
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,7 +15,7 @@ from fp_contracts.ingress import Channel
 from fp_contracts.partition import partition_of
 from fp_contracts.records import Pins, body_of
 from fp_df.domain import Switch
-from fp_df.plan import PARTITIONS, RunPlan
+from fp_df.plan import WRITTEN, RunPlan
 from fp_df.policy import Policy
 from fp_features import CORE_V1
 from fp_features import pack as pack_vector
@@ -24,29 +24,36 @@ from fp_runtime.bus import Out
 RUN = "platform_20260101T000000Z"
 START_US = 1_767_225_600_000_000
 PINS = Pins(RUN, "a" * 32, "b" * 64, "c" * 64)
+PARTITIONS = topics.TOPICS[topics.RTDL].partitions
 TRACE = "00-{:032x}-00f067aa0ba902b7-01"
 
 
-def plan(policy: Policy, *later: Switch, pins: Pins = PINS, members: int = 1, end_us: int = 2**60) -> RunPlan:
+def plan(
+    policy: Policy, *later: Switch, pins: Pins = PINS, members: int = 1, end_us: int = 2**60,
+    pinned: Mapping[str, topics.Topic] = topics.TOPICS,
+) -> RunPlan:  # fmt: skip
     """A run in which `policy` decides from the beginning and `later` switches follow."""
     return RunPlan(
         pins=pins, tag=run_tag(pins.platform_run_id), switches=(Switch(NONE_TS, policy), *later),
-        starts=dict.fromkeys(range(PARTITIONS), 0), members={"df": members, "actions": members}, window_end_us=end_us,
+        starts=dict.fromkeys(range(pinned[topics.RTDL].partitions), 0), members={"df": members, "actions": members},
+        window_end_us=end_us, lanes=pinned[topics.TRAFFIC].partitions,
+        partitions={topic: pinned[topic].partitions for topic in WRITTEN},
     )  # fmt: skip
 
 
 @dataclass
 class Feed:
-    """Writes what the six rtdl partitions would write; keeps their sequences."""
+    """Writes what the lanes of rtdl would write, to as many partitions; keeps their sequences."""
 
     pins: Pins = PINS
+    parts: int = PARTITIONS
     seqs: Counter[tuple[str, int]] = field(default_factory=Counter)
 
     def snapshot(self, number: int, at_us: int, account: str | None, amount: int = 1_000, **other: Any) -> Out:
         """The snapshot of payment `number`, released at `at_us`; `other` overrides fields of the payload."""
         payload = snapshot_of(number, at_us, account, amount, **other)
         key = payload.account_id or payload.flow_id
-        target, source = partition_of(key, PARTITIONS), f"rtdl:{number % topics.LANES}"
+        target, source = partition_of(key, self.parts), f"rtdl:{number % self.parts}"
         trace = TRACE.format(number + 1)
         event_id = h32("snapshot", self.pins.platform_run_id, payload.source_event.event_id)
         body = body_of(self.pins, "feature_snapshot", event_id, at_us, "rtdl", payload, trace)
@@ -64,7 +71,7 @@ class Feed:
 
     def marks(self, frontier_us: int) -> list[Out]:
         """A watermark of every source on every partition."""
-        sources = [f"rtdl:{part}" for part in range(topics.LANES)]
+        sources = [f"rtdl:{part}" for part in range(self.parts)]
         tag = run_tag(self.pins.platform_run_id)
         return [
             Out(
@@ -72,7 +79,7 @@ class Feed:
                 pack(Header(Kind.WATERMARK, tag, source, 0, frontier_us,
                             marks=(Mark(source, frontier_us, self.seqs[source, part]),))),
             )
-            for part in range(PARTITIONS) for source in sources
+            for part in range(self.parts) for source in sources
         ]  # fmt: skip
 
 
@@ -84,7 +91,7 @@ def snapshot_of(number: int, at_us: int, account: str | None, amount: int, **oth
         "channel": Channel.ECOM if account else None, "instrument_id": f"card-{account}" if account else None,
         "device_id": None, "context_offsets": (),
         "source_event": SourceEvent(
-            event_id=f"auth-{number}", origin=Offset(topic=topics.TRAFFIC, partition=number % 6, offset=number)
+            event_id=f"auth-{number}", origin=Offset(topic=topics.TRAFFIC, partition=number % PARTITIONS, offset=number)
         ),
         "join_status": "READY" if account else "DEGRADED", "degrade_reasons": () if account else ("JOIN_TIMEOUT",),
         "feature_schema_digest": CORE_V1.schema_digest,
