@@ -18,7 +18,7 @@ END_US = 1_000_000
 
 @pytest.fixture
 def plan() -> RunPlan:
-    return RunPlan(PINS, run_tag(RUN), {}, label_delay_us=10, window_end_us=END_US)
+    return RunPlan(PINS, run_tag(RUN), {}, label_delay_us=10, window_end_us=END_US, label_parts=3)
 
 
 @pytest.fixture

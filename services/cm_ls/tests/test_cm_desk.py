@@ -1,11 +1,12 @@
 """The label desk over a store in memory: numbers, resends, frontiers, and a crash between commit and publish."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import pytest
 
 from fp_cm_ls.labeldesk import Content, LabelBatch, LabelDesk, LaneBroken, LaneState, LineRow
-from fp_cm_ls.plan import LABEL_PARTS, RunPlan
+from fp_cm_ls.plan import RunPlan
 from fp_contracts import topics
 from fp_contracts.canonical import trusted_bytes
 from fp_contracts.downstream import LabelAssertion
@@ -16,12 +17,14 @@ from fp_runtime.failpoint import FailpointRaised, arm, disarm
 from fp_runtime.memory import Fault, MemoryBus
 from fp_runtime.outbox import Queued
 
+LABEL_PARTS = topics.TOPICS[topics.LABELS].partitions
+
 
 class Store:
     """labeldesk.Store without a database: what was committed survives the desk."""
 
-    def __init__(self) -> None:
-        self.state = LaneState()
+    def __init__(self, parts: int) -> None:
+        self.state = LaneState.beginning(parts)
         self.rows: dict[int, LineRow] = {}
         self.said: dict[str, Content] = {}
         self.outbox: list[Queued] = []
@@ -60,7 +63,7 @@ class Bench:
     """One desk, its store and its bus; `restart` is a new process."""
 
     def __init__(self, plan: RunPlan) -> None:
-        self.plan, self.store, self.bus = plan, Store(), MemoryBus()
+        self.plan, self.store, self.bus = plan, Store(plan.label_parts), MemoryBus()
         self.bus.create([topics.LABELS])
         self.desk = LabelDesk(plan, self.store, self.bus.producer())
 
@@ -197,3 +200,12 @@ def test_a_start_publishes_what_a_crash_kept_back(bench: Bench, some: list[Label
     assert bench.labels() == []
     bench.restart()
     assert _dense(bench.labels(), 12)
+
+
+def test_where_there_are_two_lanes_all_labels_lie_on_one_partition(
+    plan: RunPlan, assertion: Callable[..., LabelAssertion]
+) -> None:
+    bench = Bench(replace(plan, label_parts=1))
+    bench.take(1, [assertion(f"e{n}", merchant=f"m{n}") for n in range(8)])
+    assert bench.labels() == [(0, seq) for seq in range(1, 9)]
+    assert {part for part, _ in bench.headers(Kind.WATERMARK)} == {0}

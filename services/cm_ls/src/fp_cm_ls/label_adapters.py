@@ -26,12 +26,12 @@ class PgLabels:
         """See labeldesk.Store."""
         self._epoch = ownership.raise_epoch(self._conn, scope_of(self._run, "labels"), self._instance)
 
-    def load(self) -> LaneState:
+    def load(self) -> LaneState | None:
         """See labeldesk.Store."""
         row = self._conn.execute(
             "SELECT last_lane_seq, frontier_us, seqs, floors_us FROM cm.label_lane WHERE run = %s", (self._run,)
         ).fetchone()
-        return LaneState() if row is None else LaneState(row[0], row[1], tuple(row[2]), tuple(row[3]))
+        return None if row is None else LaneState(row[0], row[1], tuple(row[2]), tuple(row[3]))
 
     def lines(self, first: int, last: int) -> list[LineRow]:
         """See labeldesk.Store."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
 from fp_cm_ls.labels import Rejected, order_of, read_assertion
-from fp_cm_ls.plan import LABEL_PARTS, LABEL_SOURCE, RunPlan
+from fp_cm_ls.plan import LABEL_SOURCE, RunPlan
 from fp_contracts import derive, topics
 from fp_contracts.canonical import trusted_bytes
 from fp_contracts.downstream import LabelAssertion
@@ -35,10 +35,15 @@ class LaneBroken(Exception):
 class LaneState:
     """Where the adjudication lane stands; `seqs` and `floors_us` by label partition."""
 
-    last_lane_seq: int = 0
-    frontier_us: int = 0
-    seqs: tuple[int, ...] = (0,) * LABEL_PARTS
-    floors_us: tuple[int, ...] = (0,) * LABEL_PARTS
+    last_lane_seq: int
+    frontier_us: int
+    seqs: tuple[int, ...]
+    floors_us: tuple[int, ...]
+
+    @classmethod
+    def beginning(cls, parts: int) -> "LaneState":
+        """Before the first line, with so many label partitions."""
+        return cls(0, 0, (0,) * parts, (0,) * parts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,8 +102,8 @@ class Store(Protocol):
         """Become the one owner of the label store of this run."""
         ...
 
-    def load(self) -> LaneState:
-        """Where the lane stands."""
+    def load(self) -> LaneState | None:
+        """Where the lane stands, None before its first line."""
         ...
 
     def lines(self, first: int, last: int) -> list[LineRow]:
@@ -128,7 +133,7 @@ class LabelDesk:
         store.own()
         store.publish_all(producer)
         self._unpublished = False
-        self.state = store.load()
+        self.state = store.load() or LaneState.beginning(plan.label_parts)
 
     def take(self, first_seq: int, lines: Sequence[bytes], frontier_us: int, principal: str) -> list[tuple[str, str]]:
         """Class of every line, given once all is published. LaneBroken when numbers are missing before the batch."""
@@ -179,7 +184,7 @@ class LabelDesk:
         return batch
 
     def _accept(self, batch: LabelBatch, assertion: LabelAssertion, seqs: list[int], floors: list[int]) -> None:
-        part = partition_of(assertion.subject.merchant_id, LABEL_PARTS)
+        part = partition_of(assertion.subject.merchant_id, self._plan.label_parts)
         order_us = order_of(assertion, self._plan.label_delay_us, floors[part])
         seqs[part] += 1
         floors[part] = order_us

@@ -9,7 +9,6 @@ from fp_contracts.runconfig import RunHeader
 
 STAGE = "cm_ls"
 LABEL_SOURCE = "ls"
-LABEL_PARTS = topics.TOPICS[topics.LABELS].partitions
 READ = (topics.CASE_TRIGGERS, topics.RTDL)
 
 
@@ -22,6 +21,7 @@ class RunPlan:
     starts: dict[tuple[str, int], int]
     label_delay_us: int
     window_end_us: int
+    label_parts: int
 
     @property
     def run(self) -> str:
@@ -41,4 +41,5 @@ def plan_of(header: RunHeader) -> RunPlan:
         starts={(topic, part): at for topic in READ for part, at in header.starts(topic).items()},
         label_delay_us=config.label_effect_delay_us,
         window_end_us=config.windows[-1].end_us,
+        label_parts=header.partitions(topics.LABELS),
     )
