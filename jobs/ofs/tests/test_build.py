@@ -10,13 +10,14 @@ import pyarrow.parquet as pq
 import pytest
 
 from fp_contracts import topics
-from fp_contracts.dataset import DatasetManifest, Floors, OfsResult, RowFilter, dataset_key
+from fp_contracts.dataset import BasisRange, DatasetManifest, Floors, OfsResult, RowFilter, dataset_key
 from fp_contracts.header import Kind, kind_of
 from fp_contracts.timestamps import US_PER_DAY
 from fp_features import CORE_V1
 from fp_ofs import leakage
 from fp_ofs.engine import Embedded, Order, RowFunction, Tick
-from fp_ofs.errors import Cancelled
+from fp_ofs.errors import Blocked, Cancelled
+from fp_ofs.lanes import Shape, shape_of
 from fp_ofs.leakage import LeakageCheck
 from fp_runtime.errors import Unavailable
 from fp_runtime.evidence import read
@@ -287,6 +288,23 @@ def test_a_basis_without_a_lane_blocks_b12_1(kit: Any) -> None:
     bench = kit.bench()
     basis = tuple(part for part in bench.world.basis() if (part.topic, part.partition) != (topics.TRAFFIC, 3))
     assert codes(bench.build(bench.request(basis=basis))) == {"DFULL-RUN-B12.1"}
+
+
+def test_the_shape_of_a_basis_is_that_of_its_run() -> None:
+    def basis(profile: str) -> list[BasisRange]:
+        return [BasisRange(topic=name, partition=part, start=0, end=1)
+                for name, topic in topics.pinned(profile).items() for part in range(topic.partitions)]  # fmt: skip
+
+    two, six = shape_of(basis("local")), shape_of(basis("kind"))
+    assert (two, six) == (Shape(2, 1, 2), Shape(6, 3, 6))
+    assert [six.place_of(topics.LABELS, lane) for lane in range(6)] == [0, 1, 2, 0, 1, 2]
+    assert (two.place_of(topics.LABELS, 1), two.place_of(topics.TRAFFIC, 1)) == (0, 1)
+    uneven = [part for part in basis("kind") if part.topic != topics.LABELS]
+    uneven += [BasisRange(topic=topics.LABELS, partition=part, start=0, end=1) for part in range(4)]
+    without_last_lane = [part for part in basis("kind") if part.topic not in topics.INGRESS or part.partition < 5]
+    for broken in (uneven, without_last_lane, []):
+        with pytest.raises(Blocked, match="not of one run's lanes"):
+            shape_of(broken)
 
 
 @pytest.mark.parametrize("topic", [topics.TRAFFIC, topics.LABELS, topics.FLOW_ANCHOR])

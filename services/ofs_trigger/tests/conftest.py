@@ -45,7 +45,6 @@ from fp_ofs_trigger.drill import drill_of
 from fp_ofs_trigger.evaluators import LearningDesk, Places
 from fp_ofs_trigger.executor import Executor
 from fp_ofs_trigger.jobs import Asked, EndSeen, JobDesk
-from fp_ofs_trigger.members import PARTITIONS
 from fp_ofs_trigger.registry_desk import Place, RegistryDesk, Stored
 from fp_ofs_trigger.runners import Ended, Job, Progress
 from fp_ofs_trigger.service import Heard, LearningEvents
@@ -420,7 +419,7 @@ class Lane:
                 self.tell(self.df_rescores(rescored))
         for scope, found in registry.scopes.items():
             for at in found.activations:
-                for part in range(PARTITIONS):
+                for part in range(6):
                     event = c.BundleSwitched(
                         bundle_slot=scope.bundle_slot, revision=at.revision,
                         bundle_ref=bundle_text(at.bundle) if at.bundle else None,

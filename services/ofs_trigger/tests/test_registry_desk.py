@@ -16,7 +16,7 @@ from fp_contracts.registry import (
     Scope,
     registry_event_id,
 )
-from fp_ofs_trigger.members import PARTITIONS, Members
+from fp_ofs_trigger.members import Members
 from fp_ofs_trigger.registry_desk import Place, Receipt, RegistryDesk, Stored
 from fp_runtime.memory import MemoryBus
 
@@ -135,7 +135,7 @@ def test_who_loses_the_place_in_the_journal_is_told(registry: Registry, monkeypa
 
 
 def test_members_are_complete_when_all_say_the_same_and_none_otherwise() -> None:
-    every = dict.fromkeys(range(PARTITIONS), 1)
-    assert Members(every, ()).complete
-    assert not Members(every, ("partition 0 uses guardrails",)).complete
-    assert not Members({0: 1}, ()).complete
+    every = dict.fromkeys(range(6), 1)
+    assert Members(every, (), 6).complete
+    assert not Members(every, ("partition 0 uses guardrails",), 6).complete
+    assert not Members({0: 1}, (), 6).complete

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from fp_contracts import topics
+from fp_contracts.dataset import BasisRange
 from fp_contracts.header import NONE_TS, Header, HeaderError, Kind, unpack
 from fp_contracts.ingress import INGRESS_TYPES, RANK_LABEL
 from fp_contracts.partition import partition_of
@@ -13,7 +14,6 @@ from fp_ofs.records import Broken, Label, decode
 from fp_runtime.eventtime.merge import Head, InputKey, PartitionMerge
 from fp_runtime.eventtime.sequence import LineBroken, Seen
 
-LABEL_PARTS = topics.TOPICS[topics.LABELS].partitions
 RANKS = {topics.LABELS: RANK_LABEL, **{kind.topic: kind.rank for kind in INGRESS_TYPES.values()}}
 READ = (*topics.INGRESS, topics.LABELS)
 
@@ -40,23 +40,49 @@ class Lane:
     beyond: int = 0
 
 
-def place_of(topic: str, part: int) -> int:
-    """The partition of a topic that an ingress partition reads."""
-    return part % LABEL_PARTS if topic == topics.LABELS else part
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """How many partitions the ingress topics, the labels and rtdl have in a basis."""
+
+    lanes: int
+    label_parts: int
+    rtdl_parts: int
+
+    def place_of(self, topic: str, part: int) -> int:
+        """The partition of a topic that an ingress partition reads."""
+        return part % self.label_parts if topic == topics.LABELS else part
 
 
-def read_lane(read: Reader, part: int, tag: bytes, end_us: int) -> Lane:
+def shape_of(basis: Iterable[BasisRange]) -> Shape:
+    """The shape of a whole basis, which names every partition of every topic that is read.
+
+    Blocked B12.1 when it cannot be whole: numbers missing, ingress topics and rtdl of different numbers, or labels
+    whose number does not divide the lanes.
+    """
+    named: dict[str, set[int]] = {topic: set() for topic in (*READ, topics.RTDL)}
+    for part in basis:
+        named.setdefault(part.topic, set()).add(part.partition)
+    lanes, label_parts = len(named[topics.TRAFFIC]), len(named[topics.LABELS])
+    wanted = dict.fromkeys((*topics.INGRESS, topics.RTDL), lanes) | {topics.LABELS: label_parts}
+    broken = [topic for topic, count in wanted.items() if not count or named[topic] != set(range(count))]
+    if broken or lanes % label_parts:
+        told = ", ".join(f"{topic} {sorted(named[topic])}" for topic in wanted)
+        raise Blocked(BASIS, f"the replay basis is not of one run's lanes: {told}")
+    return Shape(lanes, label_parts, len(named[topics.RTDL]))
+
+
+def read_lane(read: Reader, part: int, tag: bytes, end_us: int, shape: Shape) -> Lane:
     """Merge the five topics of an ingress partition up to the end of the last window (µs).
 
     Blocked B12.1 when a sequence is open or contradicts itself, or when the basis ends before the window does.
     """
     lane = Lane(part)
-    rows = {topic: _unpacked(read(topic, place_of(topic, part)), tag, lane) for topic in READ}
+    rows = {topic: _unpacked(read(topic, shape.place_of(topic, part)), tag, lane) for topic in READ}
     merge = PartitionMerge(_inputs(rows))
     try:
         for topic, found in rows.items():
             for header, row in found:
-                _take(lane, merge, topic, header, row)
+                _take(lane, merge, topic, header, row, shape.lanes)
     except LineBroken as error:
         raise Blocked(BASIS, f"lane {part}: {error}") from error
     gaps = {f"{key.topic} {key.source}": count for key, count in merge.open_gaps().items()}
@@ -114,7 +140,7 @@ def _inputs(rows: dict[str, list[tuple[Header, Row]]]) -> list[InputKey]:
     return inputs
 
 
-def _take(lane: Lane, merge: PartitionMerge, topic: str, header: Header, row: Row) -> None:
+def _take(lane: Lane, merge: PartitionMerge, topic: str, header: Header, row: Row, lanes: int) -> None:
     if header.kind is Kind.WATERMARK:
         merge.mark(header, topic, row.offset)
         return
@@ -126,7 +152,7 @@ def _take(lane: Lane, merge: PartitionMerge, topic: str, header: Header, row: Ro
         value = decode(header.kind, row.value)
     except Broken:
         lane.broken += 1  # it keeps its place in the sequence
-    if type(value) is Label and partition_of(value.merchant_id, topics.LANES) != lane.part:
+    if type(value) is Label and partition_of(value.merchant_id, lanes) != lane.part:
         value = None
     if merge.offer(header, RANKS[topic], "", topic, row.offset, value) is Seen.DUPLICATE:
         lane.duplicates += 1

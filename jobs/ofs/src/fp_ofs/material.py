@@ -16,12 +16,11 @@ from fp_ofs.errors import BASIS, Blocked
 from fp_ofs.features import FEATURE_SETS, step_table
 from fp_ofs.join import LaneJoin
 from fp_ofs.labels import label_horizon_us
-from fp_ofs.lanes import read_lane
+from fp_ofs.lanes import read_lane, shape_of
 from fp_ofs.parity import Served
 from fp_ofs.payments import fact_table
 from fp_ofs.records import Broken, Label, ServedDecision, ServedSnapshot, decode
 
-RTDL_PARTS = topics.TOPICS[topics.RTDL].partitions
 _SERVED = (Kind.FEATURE_SNAPSHOT, Kind.DECISION)
 Say = Callable[[str, int, int], None]
 
@@ -48,15 +47,13 @@ def feature_set_of(intent: BuildIntent) -> FeatureSet:
 def gather(reader: ArchiveReader, intent: BuildIntent, engine: Engine, say: Say) -> Material:
     """Merge, join and feature every lane again. Blocked B12.1 when the basis is no whole one."""
     features = feature_set_of(intent)
-    named = {part.partition for part in intent.basis if part.topic == topics.TRAFFIC}
-    if named != set(range(topics.LANES)):
-        raise Blocked(BASIS, f"the replay basis names lanes {sorted(named)} of {topics.LANES}")
+    shape = shape_of(intent.basis)
     tag = run_tag(intent.platform_run_id)
     steps, facts, horizons, labels = [], [], [], list[Label]()
     stream = dict.fromkeys(("records", "broken", "foreign", "duplicates", "beyond"), 0)
-    say("read", 0, topics.LANES)
-    for part in range(topics.LANES):
-        lane = read_lane(reader.rows, part, tag, intent.join.window_ends_us[-1])
+    say("read", 0, shape.lanes)
+    for part in range(shape.lanes):
+        lane = read_lane(reader.rows, part, tag, intent.join.window_ends_us[-1], shape)
         for name in stream:
             stream[name] += getattr(lane, name)
         labels += lane.labels
@@ -64,7 +61,7 @@ def gather(reader: ArchiveReader, intent: BuildIntent, engine: Engine, say: Say)
         found = list(LaneJoin(lane, intent.join).steps())
         steps.append(step_table(part, found))
         facts.append(fact_table(part, found))
-        say("read", part + 1, topics.LANES)
+        say("read", part + 1, shape.lanes)
     table = pa.concat_tables(steps)
     whole = vectors(engine, table, features, lambda done, total: say("features", done, total))
     payments = pa.concat_tables(facts)
@@ -76,7 +73,8 @@ def gather(reader: ArchiveReader, intent: BuildIntent, engine: Engine, say: Say)
 def read_served(reader: ArchiveReader, intent: BuildIntent, say: Say) -> Served:
     """Snapshots and decisions of the run as the bus holds them, up to the end of the last window."""
     served, tag, end_us = Served(), run_tag(intent.platform_run_id), intent.join.window_ends_us[-1]
-    for part in range(RTDL_PARTS):
+    parts = shape_of(intent.basis).rtdl_parts
+    for part in range(parts):
         for row in reader.rows(topics.RTDL, part):
             if len(row.header) < 2 or kind_of(row.header) not in _SERVED:
                 continue
@@ -88,5 +86,5 @@ def read_served(reader: ArchiveReader, intent: BuildIntent, say: Say) -> Served:
                 continue  # nobody could read it, so it was never served: its payment is missing one
             if isinstance(value, ServedSnapshot | ServedDecision):
                 served.take(value)
-        say("served", part + 1, RTDL_PARTS)
+        say("served", part + 1, parts)
     return served

@@ -13,7 +13,7 @@ from fp_contracts.evaluation import Evaluation, Predicate
 from fp_contracts.phases import PHASES
 from fp_contracts.resolution import Registry, resolve
 from fp_ofs_trigger.corridor import Trail
-from fp_ofs_trigger.members import PARTITIONS, Members
+from fp_ofs_trigger.members import Members
 from fp_ofs_trigger.seen import Seen
 
 PROMOTION, DRILL = PHASES["P15"].blockers
@@ -220,9 +220,11 @@ def _positions(members: Members | None) -> Any:
 
 
 def _members(name: str, members: Members | None, code: str) -> Predicate:
-    found = members or Members({}, ())
-    observed = "; ".join(found.otherwise[:2]) or f"{len(found.positions)} of {PARTITIONS}"
-    return Predicate(name, observed, f"{PARTITIONS} of {PARTITIONS}", found.complete, code, final=bool(found.otherwise))
+    if members is None:
+        return Predicate(name, "nothing to report on yet", "every partition", False, code)
+    observed = "; ".join(members.otherwise[:2]) or f"{len(members.positions)} of {members.partitions}"
+    required = f"{members.partitions} of {members.partitions}"
+    return Predicate(name, observed, required, members.complete, code, final=bool(members.otherwise))
 
 
 def _within(name: str, took_us: int | None) -> Predicate:

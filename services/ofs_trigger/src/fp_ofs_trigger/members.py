@@ -8,20 +8,22 @@ from fp_contracts.control import BundleRescored
 from fp_contracts.fold import RunState
 from fp_contracts.registry import bundle_text
 
-PARTITIONS = topics.TOPICS[topics.RTDL].partitions
-
 
 @dataclass(frozen=True, slots=True)
 class Members:
-    """Merged position by partition from which the expected bundle decides, and reports that say otherwise."""
+    """Merged position by partition from which the expected bundle decides, and reports that say otherwise.
+
+    `partitions`: how many must report.
+    """
 
     positions: dict[int, int]
     otherwise: tuple[str, ...]
+    partitions: int
 
     @property
     def complete(self) -> bool:
         """Whether every partition reported the expected bundle."""
-        return not self.otherwise and len(self.positions) == PARTITIONS
+        return not self.otherwise and len(self.positions) == self.partitions
 
     def document(self) -> dict[str, object]:
         """For evidence."""
@@ -30,6 +32,7 @@ class Members:
 
 def reported(state: RunState, slot: str, revision: int, bundle: BundleRef | None) -> Members:
     """The reports of one revision against the bundle that it activates (None = guardrails)."""
+    assert state.header is not None
     expected = None if bundle is None else bundle_text(bundle)
     positions: dict[int, int] = {}
     otherwise = []
@@ -41,7 +44,7 @@ def reported(state: RunState, slot: str, revision: int, bundle: BundleRef | None
         else:
             using = event.bundle_ref or "guardrails"
             otherwise.append(f"partition {event.partition} uses {using}: {event.reason}"[:200])
-    return Members(positions, tuple(otherwise))
+    return Members(positions, tuple(otherwise), state.header.partitions(topics.RTDL))
 
 
 def rescored(state: RunState, bundle: BundleRef) -> BundleRescored | None:

@@ -93,7 +93,7 @@ class WindowDesk:
             run_tag(run), busfacts.load_objects(self._conn, run), window.start_us,
             window.start_us + header.config.label_effect_delay_us, (*topics.INGRESS, *COUNTED),
         )  # fmt: skip
-        merged_us = merged(self._conn, run)
+        merged_us = merged(self._conn, run, header.lanes)
         _, unreadable = read_documents(self._store, state)
         before = self._before(state)
         with closing(self._open_reader()) as reader:
@@ -146,10 +146,10 @@ def report_key(run: str) -> str:
     return f"evidence/runs/{run}/obs/window-{SECOND}/reconciliation.json"
 
 
-def merged(conn: Connection, run: str) -> int:
+def merged(conn: Connection, run: str, lanes: int) -> int:
     """Up to where every ingress partition is merged and saved (µs); the beginning of time while one is missing."""
     positions = progress.load_all(conn, run, "rtdl")
-    if len(positions) < topics.LANES:
+    if len(positions) < lanes:
         return NONE_TS
     return min(int(orjson.loads(at.doc)["bound_us"]) for at in positions.values())
 
