@@ -45,7 +45,8 @@ def _turns(state: RunState) -> str:
 
 
 def _on_it(state: RunState, turn: int) -> str:
-    times = None if state.header is None else switch_times(state.header.config.windows)
+    header = state.header
+    times = None if header is None else switch_times(header.config.windows)
     at_us = None if times is None else times.ascending()[turn]
     parts = {event.partition for event in state.bundles if event.effective_us == at_us}
-    return f"{len(parts)} of {topics.TOPICS[topics.RTDL].partitions}"
+    return f"{len(parts)} of {'?' if header is None else header.partitions(topics.RTDL)}"

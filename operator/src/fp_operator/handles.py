@@ -1,13 +1,14 @@
 """Resolving required handles here: each is really asked for, and a fault says what is missing."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from fp_contracts.topics import TOPICS
+from fp_contracts.topics import pinned
 from fp_operator.authority import Handle
 from fp_operator.stack import StackAddresses
 from fp_operator.stack.state import StateFolder
+from fp_runtime.bus import TopicState
 from fp_runtime.errors import Unavailable, UserError
 from fp_runtime.evidence import open_store
 from fp_runtime.kafka import open_admin
@@ -60,8 +61,22 @@ def _topics(settings: RuntimeSettings) -> str | None:
         found = admin.describe()
     finally:
         admin.close()
-    missing = sorted(set(TOPICS) - set(found))
-    return f"topics missing: {', '.join(missing)}: run `fp up`" if missing else None
+    missing = sorted(set(pinned(settings.profile)) - set(found))
+    return f"topics missing: {', '.join(missing)}: run `fp up`" if missing else topic_drift(found, settings.profile)
+
+
+def topic_drift(found: Mapping[str, TopicState], profile: str) -> str | None:
+    """Topics that have another number of partitions than their profile says, in one line; None when there is none.
+
+    They cannot be used: stages count on the profile's number, and the keys of older records lie by the other one.
+    """
+    wanted = {name: topic.partitions for name, topic in pinned(profile).items()}
+    other = [f"{name} has {state.partitions} partitions, not {wanted[name]}" for name, state in sorted(found.items())
+             if name in wanted and state.partitions != wanted[name]]  # fmt: skip
+    if not other:
+        return None
+    more = f" and {len(other) - 1} more differ" if len(other) > 1 else ""
+    return f"{other[0]}{more}: made for another number of lanes than profile {profile} has"
 
 
 def _store(url: str) -> str | None:

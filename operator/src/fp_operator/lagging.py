@@ -17,9 +17,8 @@ from fp_runtime.postgres import Connection
 def lag(conn: Connection, consumer: Consumer, state: RunState) -> list[dict[str, Any]]:
     """One row per (stage, topic): records on the topic since the pin, how many the stage's spans cover, the rest."""
     assert state.header is not None
-    tps = [(topic, part) for topic in topics.DATA for part in range(topics.TOPICS[topic].partitions)]
-    ends = consumer.ends(tps)
-    starts = {(topic, part): state.header.starts(topic)[part] for topic, part in tps}
+    starts = {(topic, part): at for topic in topics.DATA for part, at in state.header.starts(topic).items()}
+    ends = consumer.ends(list(starts))
     covered = conn.execute(
         "SELECT stage, topic, part, max(next_offset) FROM ops.span WHERE run = %s GROUP BY stage, topic, part",
         (state.platform_run_id,),
@@ -38,11 +37,11 @@ def lag(conn: Connection, consumer: Consumer, state: RunState) -> list[dict[str,
 def on_topics(consumer: Consumer, state: RunState) -> dict[str, int]:
     """Topic -> records on it since the run's pin (watermarks and later runs included)."""
     assert state.header is not None
-    tps = [(topic, part) for topic in topics.DATA for part in range(topics.TOPICS[topic].partitions)]
-    ends = consumer.ends(tps)
+    starts = {(topic, part): at for topic in topics.DATA for part, at in state.header.starts(topic).items()}
+    ends = consumer.ends(list(starts))
     counts = dict.fromkeys(topics.DATA, 0)
-    for topic, part in tps:
-        counts[topic] += ends[topic, part] - state.header.starts(topic)[part]
+    for (topic, part), at in starts.items():
+        counts[topic] += ends[topic, part] - at
     return counts
 
 
@@ -55,9 +54,9 @@ def topic_of(text: str) -> str:
     return found[0]
 
 
-def newest(consumer: Consumer, topic: str, n: int) -> list[Record]:
-    """Up to `n` of the newest records of each partition, oldest first by time."""
-    tps = [(topic, part) for part in range(topics.TOPICS[topic].partitions)]
+def newest(consumer: Consumer, topic: str, n: int, profile: str) -> list[Record]:
+    """Up to `n` of the newest records of a topic of an environment, oldest first by time."""
+    tps = [(topic, part) for part in range(topics.pinned(profile)[topic].partitions)]
     ends, begins = consumer.ends(tps), consumer.begins(tps)
     starts = {tp: max(begins[tp], ends[tp] - n) for tp in tps if ends[tp] > begins[tp]}
     found = sorted(_until(consumer, starts, ends), key=lambda record: (record.timestamp_ms, record.partition))

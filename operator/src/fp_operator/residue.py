@@ -1,6 +1,6 @@
 """The residual scan: what of a namespace is still there, each thing by kind and name."""
 
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import psycopg
 import redis
@@ -17,6 +17,8 @@ from fp_runtime.postgres import connect
 from fp_runtime.settings import RuntimeSettings
 
 _TIMEOUT_S = 10.0
+PROFILE: Final = "local"
+"""Of a scratch namespace: it lies on the servers that the operator started."""
 
 
 class Residual(NamedTuple):
@@ -67,7 +69,7 @@ def topics_of(scratch: Scratch, addresses: StackAddresses) -> KafkaAdmin:
     return open_admin(
         RuntimeSettings(
             instance="operator-0", kafka_bootstrap=addresses.kafka_bootstrap, pg_dsn=addresses.pg_dsn,
-            evidence_url=addresses.evidence_url, topic_prefix=scratch.topic_prefix,
+            evidence_url=addresses.evidence_url, topic_prefix=scratch.topic_prefix, profile=PROFILE,
         )
     )  # fmt: skip
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from fp_contracts.phases import ORDER, PHASES
 from fp_contracts.runconfig import PolicySwitch, Realism, RunConfig, SpendLimit, Window
+from fp_contracts.topics import TRAFFIC, pinned
 from fp_features import CORE_V1
 from fp_runtime.errors import UserError
 from fp_wsp.world import WorldManifest, whole_window
@@ -102,6 +103,7 @@ def make_config(
         {
             "profile": profile,
             "scope": scope,
+            "lanes": pinned(profile)[TRAFFIC].partitions,
             "manifest_fingerprint": manifest.fingerprint,
             "windows": windows_of(whole, scope),
             "join_wait_ms": join_wait_ms,

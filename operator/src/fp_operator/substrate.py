@@ -4,6 +4,7 @@ import os
 import subprocess
 import time
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from fp_contracts.canonical import digest_of
 from fp_contracts.services import REQUIRED
 from fp_operator import authority, build, mesh, p0
 from fp_operator.controlroot import close_phase, open_phase
+from fp_operator.handles import topic_drift
 from fp_operator.prices import price_table
 from fp_operator.programs import BUILD, PORTS, make_programs, role_of
 from fp_operator.runplan import Digests
@@ -75,7 +77,7 @@ def bring_up(
         Supervisor(state_dir).launch(mesh.OWNER, [])
     _timed("schema and roles", on_step, lambda: _database(state_dir, addresses))
     settings = operator_settings(state_dir, addresses)
-    _timed("topics", on_step, lambda: _topics(settings))
+    _timed("topics", on_step, lambda: make_topics(settings, state_dir))
     evaluation = p0.evaluate(p0.gather(state_dir, addresses, known, settings))
     gates.append(close_phase(store, opened, evaluation, spending.microusd(), spending.window_us()))
     on_step("P0", "closed on evidence", spending.window_us() / 1e6)
@@ -118,12 +120,15 @@ def _database(state_dir: Path, addresses: StackAddresses) -> None:
     migrate(addresses.pg_dsn, list(packages))
 
 
-def _topics(settings: RuntimeSettings) -> None:
-    admin = open_admin(settings)
-    try:
+def make_topics(settings: RuntimeSettings, state_dir: Path) -> None:
+    """The topics of the profile; UserError when there are some of an older number of lanes, which nothing mends."""
+    with closing(open_admin(settings)) as admin:
         admin.create_topics()
-    finally:
-        admin.close()
+        drift = topic_drift(admin.describe(), settings.profile)
+    if drift is not None:
+        own = "delete these topics of your own servers, or "
+        folder = f"`fp down`, then remove {state_dir} or name a new folder by FP_STATE_DIR"
+        raise UserError("topics", drift, (own if "kafka_bootstrap" in given_addresses() else "") + folder)
 
 
 def _ports(state_dir: Path) -> dict[str, int]:

@@ -1,6 +1,7 @@
 """A pinned run for tests."""
 
 from fp_contracts.runconfig import RunConfig, RunHeader, config_digest
+from fp_contracts.topics import TOPICS
 
 RUN = "platform_20260101T000000Z"
 BUILD = "a" * 64
@@ -14,5 +15,6 @@ CONFIG = RunConfig.model_validate(
 )  # fmt: skip
 HEADER = RunHeader(
     platform_run_id=RUN, scenario_run_id="1" * 32, config=CONFIG, run_config_digest=config_digest(CONFIG),
-    start_offsets={}, lane_writers={}, pinned_us=1, pin_partition=0, pin_offset=0,
+    start_offsets={name: {str(part): 0 for part in range(topic.partitions)} for name, topic in TOPICS.items()},
+    lane_writers={}, pinned_us=1, pin_partition=0, pin_offset=0,
 )  # fmt: skip

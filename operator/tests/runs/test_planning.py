@@ -10,6 +10,7 @@ from fp_contracts.runconfig import Realism, Window
 from fp_operator import launch, metering, pinning, project, runplan
 from fp_operator.metering import Reading
 from fp_runtime.errors import UserError
+from fp_wsp.world import WorldManifest
 
 
 def test_the_policy_goes_back_and_forth_in_mid_stream() -> None:
@@ -30,6 +31,17 @@ def test_every_phase_has_an_envelope_that_grows_with_the_world() -> None:
     small, large = runplan.envelopes(500), runplan.envelopes(1_000_000)
     assert tuple(limit.phase for limit in small) == ORDER
     assert all(a.max_spend_microusd < b.max_spend_microusd for a, b in zip(small, large, strict=True))
+
+
+@pytest.mark.parametrize(("profile", "lanes"), [("local", 2), ("kind", 6), ("dev_full", 6)])
+def test_a_run_has_the_lanes_of_its_environment_s_profile(profile: str, lanes: int) -> None:
+    manifest = WorldManifest(
+        name="w", description="", licence="", world_id="a" * 32, source_sha256="b" * 64, mapping_digest="c" * 64,
+        rows=9, frauds=1, merchants=1, accounts=1, first_us=0, last_us=9, currencies=("EUR",), label_policy="",
+        tokenised={}, dropped_duplicates=0, stream=(), truth=(),
+    )  # fmt: skip
+    digests = runplan.Digests("d" * 64, "d" * 64, "d" * 64, "d" * 64)
+    assert runplan.make_config(manifest, digests, {"spine-v1": "e" * 64}, profile=profile).lanes == lanes
 
 
 @pytest.mark.parametrize(("rows", "turns"), [(1, 1), (500, 1), (25_000, 25)])

@@ -8,7 +8,7 @@ import pytest
 from fp_contracts.canonical import canonical_bytes
 from fp_contracts.evaluation import Evaluation
 from fp_contracts.phases import PHASES
-from fp_contracts.topics import INGRESS, TOPICS
+from fp_contracts.topics import INGRESS, TOPICS, pinned
 from fp_ig.audit import IngestFacts, LaneCount, Offsets, PartitionAudit
 from fp_ig.claims import Stamp
 from fp_ig.gates import Canary, PreflightFacts, Probe, evaluate_p4, evaluate_p7
@@ -32,7 +32,7 @@ def without(name: str) -> dict[str, TopicState]:
 
 
 def test_a_ready_gateway_passes_p4_with_its_evidence() -> None:
-    evaluation = evaluate_p4(READY)
+    evaluation = evaluate_p4(READY, TOPICS)
     assert codes(evaluation) == set()
     assert set(evaluation.documents) == set(PHASES["P4"].evidence)
     canonical_bytes(evaluation.documents["preflight"])
@@ -52,7 +52,17 @@ def test_a_ready_gateway_passes_p4_with_its_evidence() -> None:
     ],
 )
 def test_p4_blocks(change: dict[str, Any], code: str) -> None:
-    assert codes(evaluate_p4(replace(READY, **change))) == {code}
+    assert codes(evaluate_p4(replace(READY, **change), TOPICS)) == {code}
+
+
+def test_p4_holds_the_broker_against_the_topics_of_its_profile() -> None:
+    local = {name: TopicState(t.partitions, t.retention_ms, t.max_message_bytes) for name, t in pinned("local").items()}
+    assert codes(evaluate_p4(replace(READY, topics=local), pinned("local"))) == set()
+    of_six = evaluate_p4(READY, pinned("local"))
+    assert codes(of_six) == {"B4.1"}
+    told = {p.name: (p.observed.split()[0], p.required.split()[0]) for p in of_six.predicates if not p.ok}
+    assert told[f"topic {INGRESS[0]}"] == ("6", "2")
+    assert codes(evaluate_p4(replace(READY, topics=local), pinned("kind"))) == {"B4.1"}
 
 
 def audit(**changes: Any) -> PartitionAudit:

@@ -9,7 +9,7 @@ from fp_contracts.fold import RunState, fold
 from fp_contracts.ids import phase_execution_id
 from fp_contracts.phases import ORDER
 from fp_contracts.runconfig import PolicySwitch, RunConfig, SpendLimit, Window, config_digest
-from fp_contracts.topics import TOPICS
+from fp_contracts.topics import TOPICS, pinned
 from fp_sr.domain import Environment, check_pin, make_header, pin_evaluation, ready_id
 
 RUN = "platform_20260101T000000Z"
@@ -23,7 +23,7 @@ def _config(**changes: object) -> RunConfig:
         for key in ORDER
     )
     base: dict[str, object] = {
-        "profile": "local", "scope": "spine", "manifest_fingerprint": HEX,
+        "profile": "local", "scope": "spine", "lanes": 2, "manifest_fingerprint": HEX,
         "windows": (Window(start_us=0, end_us=10),), "feature_schema_digest": HEX,
         "policies": {"spine-v1": HEX}, "policy_initial": "spine-v1", "authority_digest": HEX, "handles_digest": HEX,
         "image_manifest_digest": HEX, "price_table_digest": HEX, "envelopes": envelopes,
@@ -68,12 +68,15 @@ def test_a_sound_pin_holds() -> None:
         (_config(), {"open_run": "platform_20250101T000000Z"}, ("DFULL-RUN-B1", "run lock")),
         (_config(), {"gates": ("P(-1)",)}, ("DFULL-RUN-B1", "packaging and substrate gates")),
         (_config(profile="kind"), {}, ("DFULL-RUN-B1", "profile")),
+        (_config(lanes=6), {}, ("DFULL-RUN-B1", "lanes")),
+        (_config(profile="kind"), {"environment": replace(ENVIRONMENT, profile="kind")}, ("DFULL-RUN-B1", "lanes")),
         (_config(windows=(Window(start_us=5, end_us=5),)), {}, ("DFULL-RUN-B1", "windows")),
         (_config(envelopes=()), {}, ("DFULL-RUN-B1", "envelopes")),
         (_config(policy_initial="other"), {}, ("DFULL-RUN-B1", "policies")),
         (_config(policy_switches=(PolicySwitch(policy_rev="gone", effective_us=1),)), {},
          ("DFULL-RUN-B1", "policies")),
-        (_config(profile="dev_full"), {"environment": replace(ENVIRONMENT, profile="dev_full", topic_prefix="t.")},
+        (_config(profile="dev_full", lanes=6),
+         {"environment": replace(ENVIRONMENT, profile="dev_full", topic_prefix="t.")},
          ("DFULL-RUN-B1", "substitutions")),
     ],
 )  # fmt: skip
@@ -90,6 +93,8 @@ def test_ready_has_one_identity_per_header() -> None:
 
 
 def test_missing_start_offsets_block() -> None:
-    header = make_header(_state(_config()), {}, (0, 0), 1)
-    evaluation = pin_evaluation((), header, {})
-    assert [p.code for p in evaluation.predicates if not p.ok] == ["DFULL-RUN-B1"]
+    of_local = {name: dict.fromkeys(map(str, range(t.partitions)), 0) for name, t in pinned("local").items()}
+    of_kind = {name: dict.fromkeys(map(str, range(t.partitions)), 0) for name, t in pinned("kind").items()}
+    for starts, refused in ((of_local, []), ({}, ["DFULL-RUN-B1"]), (of_kind, ["DFULL-RUN-B1"])):
+        evaluation = pin_evaluation((), make_header(_state(_config()), starts, (0, 0), 1), {})
+        assert [p.code for p in evaluation.predicates if not p.ok] == refused

@@ -8,6 +8,7 @@ from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, KafkaError, KafkaExcep
 from confluent_kafka import Consumer as Client
 from confluent_kafka import Producer as ProducerClient
 
+from fp_contracts.topics import pinned
 from fp_runtime import bus
 from fp_runtime.bus import HEADER, TRACEPARENT, FetchProfile, OffsetOutOfRange, Record, physical
 from fp_runtime.deadline import until
@@ -40,8 +41,9 @@ def open_producer(settings: RuntimeSettings, *, linger_ms: int = 1, delivery_tim
 
 
 def open_admin(settings: RuntimeSettings) -> KafkaAdmin:
-    """An admin; on MSK it creates at most two topics per second."""
-    return KafkaAdmin(admin_options(settings), settings.topic_prefix, 2.0 if settings.profile == "dev_full" else None)
+    """An admin of the profile's topics; on MSK it creates at most two per second."""
+    calls_per_s = 2.0 if settings.profile == "dev_full" else None
+    return KafkaAdmin(admin_options(settings), settings.topic_prefix, pinned(settings.profile), calls_per_s)
 
 
 def lookup(

@@ -1,7 +1,7 @@
 """bus.Admin on Kafka: topics of the registry, created once and described by one request."""
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from confluent_kafka import ConsumerGroupTopicPartitions, KafkaError, KafkaException
 from confluent_kafka.admin import (  # type: ignore[attr-defined]  # the package re-exports them without __all__
@@ -11,7 +11,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # the package
     ResourceType,
 )
 
-from fp_contracts.topics import TOPICS, Topic
+from fp_contracts.topics import Topic
 from fp_runtime import bus
 from fp_runtime.bus import TopicState, physical
 from fp_runtime.deadline import until
@@ -38,15 +38,19 @@ _PASSING = frozenset(
 class KafkaAdmin:
     """bus.Admin on Kafka; with `calls_per_s` it creates one topic per call and keeps that rate."""
 
-    def __init__(self, options: Options, prefix: str, calls_per_s: float | None = None) -> None:
+    def __init__(
+        self, options: Options, prefix: str, pinned: Mapping[str, Topic], calls_per_s: float | None = None
+    ) -> None:
+        """`pinned`: the topics as this environment must have them."""
         self._client = AdminClient(options)
         self._prefix = prefix
-        self._names = {topic: physical(prefix, topic) for topic in TOPICS}
+        self._pinned = pinned
+        self._names = {topic: physical(prefix, topic) for topic in pinned}
         self._calls_per_s = calls_per_s
 
     def create_topics(self, names: Iterable[str] | None = None) -> None:
         """See bus.Admin; raises Unavailable. An existing topic is left as it is: `describe` shows a drift."""
-        wanted = [TOPICS[name] for name in (TOPICS if names is None else names)]
+        wanted = [self._pinned[name] for name in (self._pinned if names is None else names)]
         made: set[str] = set()
 
         def all_visible() -> bool:

@@ -58,7 +58,8 @@ def tail(
     with told():
         name = lagging.topic_of(topic)
         with reading(project.state_dir()) as reader:
-            records = [lagging.decoded(record) for record in lagging.newest(reader.consumer, name, n)]
+            profile = reader.environment.settings().profile
+            records = [lagging.decoded(record) for record in lagging.newest(reader.consumer, name, n, profile)]
     if output is Format.JSON:
         emit_json({"topic": name, "records": records})
         return

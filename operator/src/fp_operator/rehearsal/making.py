@@ -16,7 +16,7 @@ from fp_contracts.scratch import Scratch
 from fp_operator import mesh
 from fp_operator.namespace import Namespace
 from fp_operator.programs import actuator
-from fp_operator.residue import Residual, online, topics_of
+from fp_operator.residue import PROFILE, Residual, online, topics_of
 from fp_operator.stack import StackAddresses, Supervisor
 from fp_operator.stack.tether import MARK
 from fp_runtime.bus import physical
@@ -59,7 +59,7 @@ def works(space: Namespace, scratch: Scratch, addresses: StackAddresses) -> dict
     return {
         "process": mesh.answers(space.ports[PROCESS]),
         "topic": {name: state.partitions for name, state in described.items()}
-        == {name: topics.TOPICS[name].partitions for name in TOPICS},
+        == {name: topics.pinned(PROFILE)[name].partitions for name in TOPICS},
         "database": bool(tables and tables[0]),
         "key": entries == _ENTRIES,
     }

@@ -1,12 +1,12 @@
 """P4 and P7: what must hold for the gateway to be ready, and for its admissions to be committed (gates.md). Pure."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from fp_contracts.evaluation import Evaluation, Predicate
 from fp_contracts.phases import PHASES
-from fp_contracts.topics import TOPICS
+from fp_contracts.topics import Topic
 from fp_ig.audit import IngestFacts, LaneCount, PartitionAudit
 from fp_runtime.bus import TopicState
 
@@ -43,7 +43,7 @@ class PreflightFacts:
     canaries: Sequence[Canary]
 
 
-def evaluate_p4(facts: PreflightFacts) -> Evaluation:
+def evaluate_p4(facts: PreflightFacts, pinned: Mapping[str, Topic]) -> Evaluation:
     """Boundary healthy and closed to wrong credentials; every topic as pinned; each ingress topic takes and gives."""
     probes = [_probe(kind, probe) for kind in ("health", "auth") for probe in getattr(facts, kind)]
     canaries = [
@@ -55,7 +55,7 @@ def evaluate_p4(facts: PreflightFacts) -> Evaluation:
         for canary in facts.canaries
     ]  # fmt: skip
     return Evaluation(
-        (*probes, *[_topic(name, facts.topics.get(name)) for name in TOPICS], *canaries),
+        (*probes, *[_topic(topic, facts.topics.get(topic.name)) for topic in pinned.values()], *canaries),
         {
             "preflight": {
                 "health": {p.name: p.observed for p in facts.health},
@@ -75,11 +75,10 @@ def _probe(kind: str, probe: Probe) -> Predicate:
     return Predicate(f"{kind}: {probe.name}", str(probe.observed), str(probe.required), ok, BOUNDARY)
 
 
-def _topic(name: str, state: TopicState | None) -> Predicate:
-    pinned = TOPICS[name]
+def _topic(pinned: Topic, state: TopicState | None) -> Predicate:
     required = TopicState(pinned.partitions, pinned.retention_ms, pinned.max_message_bytes)
     observed = "missing" if state is None else _shape(state)
-    return Predicate(f"topic {name}", observed, _shape(required), state == required, TOPIC_READINESS)
+    return Predicate(f"topic {pinned.name}", observed, _shape(required), state == required, TOPIC_READINESS)
 
 
 def _shape(state: TopicState) -> str:

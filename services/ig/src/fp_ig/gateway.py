@@ -11,7 +11,7 @@ from fp_contracts.fold import RunState
 from fp_contracts.ids import run_tag
 from fp_contracts.records import Pins
 from fp_contracts.runconfig import RunHeader
-from fp_contracts.topics import INGRESS
+from fp_contracts.topics import INGRESS, pinned
 from fp_ig.adapters import PgStore
 from fp_ig.claims import Stamp
 from fp_ig.domain import Admission
@@ -69,7 +69,7 @@ class Gateway:
         """P4 and P7."""
         bus, settings = KafkaBus(self._settings), self._settings
         return {
-            "P4": Preflight(bus, settings.ig_url, self._keys, settings.instance, now_us),
+            "P4": Preflight(bus, settings.ig_url, self._keys, settings.instance, now_us, pinned(settings.profile)),
             "P7": Committed(bus, partial(connect, settings.pg_dsn, f"{settings.instance}/proof"), now_us),
         }
 

@@ -15,7 +15,7 @@ from fp_contracts.header import Header, Kind, pack
 from fp_contracts.ids import run_tag
 from fp_contracts.ingress import EVENT_CLASSES
 from fp_contracts.runconfig import RunHeader
-from fp_contracts.topics import INGRESS
+from fp_contracts.topics import INGRESS, Topic
 from fp_ig import journal
 from fp_ig.audit import IngestFacts, LaneCount, Offsets, PartitionAudit
 from fp_ig.claims import KIND_TOPIC, Stamp
@@ -51,8 +51,13 @@ class Bus(Protocol):
 class Preflight:
     """Evaluates P4: probes the gateway at its own public address and the bus behind it."""
 
-    def __init__(self, bus: Bus, url: str, keys: Mapping[str, bytes], writer: str, now_us: Callable[[], int]) -> None:
+    def __init__(
+        self, bus: Bus, url: str, keys: Mapping[str, bytes], writer: str, now_us: Callable[[], int],
+        pinned: Mapping[str, Topic],
+    ) -> None:  # fmt: skip
+        """`pinned`: the topics as they must be in this environment."""
         self._bus = bus
+        self._pinned = pinned
         self._url = url
         self._keys = keys
         self._writer = writer
@@ -74,7 +79,7 @@ class Preflight:
                 Probe(name, status, _status(client, "POST", "/v1/events", token))
                 for name, status, token in self._credentials(state.platform_run_id)
             ]
-        return evaluate_p4(PreflightFacts(health, auth, topics, canaries))
+        return evaluate_p4(PreflightFacts(health, auth, topics, canaries), self._pinned)
 
     def _credentials(self, run: str) -> Iterator[tuple[str, int, str | None]]:
         """(name, status it must get, token): nothing but the good one may pass, and it sends no line."""

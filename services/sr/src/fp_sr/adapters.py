@@ -73,9 +73,9 @@ def scan_starts(conn: Connection, begins: Mapping[tuple[str, int], int]) -> dict
     return {tp: max(begin, known.get(tp, begin)) for tp, begin in begins.items()}
 
 
-def start_offsets(consumer: Consumer) -> dict[str, dict[str, int]]:
-    """The end of every topic now: where the run starts."""
-    tps = [(topic.name, part) for topic in topics.TOPICS.values() for part in range(topic.partitions)]
+def start_offsets(consumer: Consumer, profile: str) -> dict[str, dict[str, int]]:
+    """The end of every topic of the profile now: where the run starts, and how many partitions it has."""
+    tps = [(topic.name, part) for topic in topics.pinned(profile).values() for part in range(topic.partitions)]
     starts: dict[str, dict[str, int]] = {}
     for (name, part), offset in consumer.ends(tps).items():
         starts.setdefault(name, {})[str(part)] = offset

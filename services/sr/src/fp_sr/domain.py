@@ -38,6 +38,7 @@ def check_pin(
         _holds("run lock", open_run or "free", "free", open_run in (None, state.platform_run_id)),
         _holds("packaging and substrate gates", _gates(state), "P(-1) PASS, P0 PASS", _substrate(state)),
         _holds("profile", config.profile, environment.profile, config.profile == environment.profile),
+        _lanes(config, environment),
         _substituted(config, environment),
         _holds("windows", _windows(config), "start < end, adjacent", _windows_hold(config)),
         _holds("envelopes", f"{len(config.envelopes)}", f"one for each of {len(ORDER)} phases", _enveloped(config)),
@@ -75,10 +76,8 @@ def pin_evaluation(predicates: tuple[Predicate, ...], header: RunHeader | None, 
     """P1 as an evaluation: the header, the lock receipt and the start offsets are its evidence."""
     if header is None:
         return Evaluation(predicates, {"run_lock_receipt": lock})
-    complete = set(header.start_offsets) == set(topics.TOPICS)
-    recorded = _holds("start offsets", f"{len(header.start_offsets)} topics", f"{len(topics.TOPICS)}", complete)
     return Evaluation(
-        (*predicates, recorded),
+        (*predicates, _recorded(header)),
         {
             "run_header": header.model_dump(mode="json"),
             "run_lock_receipt": lock,
@@ -101,6 +100,21 @@ def _substrate(state: RunState) -> bool:
 
 def _gates(state: RunState) -> str:
     return ", ".join(f"{key} {state.state_of(key)}" for key in ("P(-1)", "P0"))
+
+
+def _recorded(header: RunHeader) -> Predicate:
+    """The header names every topic with every partition that its profile gives it: who works on the run counts them."""
+    pinned = {name: topic.partitions for name, topic in topics.pinned(header.config.profile).items()}
+    found = {name: len(starts) for name, starts in header.start_offsets.items()}
+    observed, required = (f"{len(of)} topics, {sum(of.values())} partitions" for of in (found, pinned))
+    return _holds("start offsets", observed, required, found == pinned)
+
+
+def _lanes(config: RunConfig, environment: Environment) -> Predicate:
+    """A lane is a partition of the ingress topics: a run with another number would write where nobody reads."""
+    lanes = topics.pinned(environment.profile)[topics.TRAFFIC].partitions
+    required = f"{lanes}, as the ingress topics of profile {environment.profile} have partitions: pin that many"
+    return _holds("lanes", str(config.lanes), required, config.lanes == lanes)
 
 
 def _substituted(config: RunConfig, environment: Environment) -> Predicate:

@@ -90,7 +90,7 @@ class PinDesk:
         predicates = self._check(state, envelope)
         if all(predicate.ok for predicate in predicates):
             pin = (record.partition, record.offset)
-            header = domain.make_header(state, adapters.start_offsets(reader), pin, now_us())
+            header = domain.make_header(state, adapters.start_offsets(reader, self._environment.profile), pin, now_us())
             if adapters.commit_header(self._conn, header):
                 hit(Failpoint.SR_AFTER_HEADER)
                 log.info("run pinned", run=header.platform_run_id, digest=header.run_config_digest)
