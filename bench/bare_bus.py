@@ -16,7 +16,7 @@ from typing import Any
 
 from confluent_kafka import Consumer, Producer, TopicPartition
 
-from fp_contracts.topics import RTDL, TOPICS, TRAFFIC
+from fp_contracts.topics import RTDL, TRAFFIC, pinned
 from fp_runtime import kafka
 from fp_runtime.bus import FetchProfile, Out, physical
 from fp_runtime.kafka_client import consumer_options, producer_options
@@ -27,7 +27,7 @@ BATCH = 500
 VALUE = json.dumps({"flow_id": "f" * 32, "amount_minor": 12_345, "filler": "abcdefghij" * 56}).encode()
 HEADER = bytes(range(90))
 TRACEPARENT = b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
-PARTITIONS = TOPICS[TRAFFIC].partitions
+PARTITIONS = pinned("local")[TRAFFIC].partitions
 Figure = Mapping[str, str | int | float]
 
 

@@ -29,7 +29,7 @@ from fp_contracts.ingress import EVENT_CLASSES
 from fp_contracts.partition import partition_of
 from fp_contracts.runconfig import RunConfig, RunHeader, Window, config_digest
 from fp_contracts.timestamps import to_text
-from fp_contracts.topics import CONTROL, INGRESS, TOPICS
+from fp_contracts.topics import CONTROL, INGRESS, TRAFFIC, pinned
 from fp_ig.settings import IgSettings
 from fp_runtime import controllog
 from fp_runtime.bus import Out
@@ -39,9 +39,10 @@ from fp_runtime.postgres import migrate
 from fp_runtime.tokens import Claims, issue, parse_keys
 
 RUN, T0_US, HEX, KEYS = "platform_20260101T000000Z-bench", 1_767_225_600_000_000, "0" * 64, "k1:" + "5a" * 32
-LANES = 6
+PINNED = pinned("local")
+LANES = PINNED[TRAFFIC].partitions
 CONFIG = RunConfig(
-    profile="local", scope="spine", manifest_fingerprint=hashlib.sha256(b"bench").hexdigest(),
+    profile="local", scope="spine", lanes=LANES, manifest_fingerprint=hashlib.sha256(b"bench").hexdigest(),
     windows=(Window(start_us=T0_US, end_us=2 * T0_US),), feature_schema_digest=HEX, policies={"p1": HEX},
     policy_initial="p1", authority_digest=HEX, handles_digest=HEX, image_manifest_digest=HEX, price_table_digest=HEX,
     envelopes=(),
@@ -86,7 +87,7 @@ def pin(settings: IgSettings, conn: psycopg.Connection[Any]) -> None:
     part = controllog.partition_of_run(RUN)
     header = RunHeader(
         platform_run_id=RUN, scenario_run_id=h32("scenario"), config=CONFIG, run_config_digest=config_digest(CONFIG),
-        start_offsets={t.name: {str(p): 0 for p in range(t.partitions)} for t in TOPICS.values()},
+        start_offsets={t.name: {str(p): 0 for p in range(t.partitions)} for t in PINNED.values()},
         lane_writers={str(lane): "ig-0" for lane in range(LANES)}, pinned_us=T0_US, pin_partition=part, pin_offset=0,
     )  # fmt: skip
     conn.execute(

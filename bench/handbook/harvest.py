@@ -96,7 +96,7 @@ def _served(
     run, tag = state.platform_run_id, run_tag(state.platform_run_id)
     objects = archived_objects(conn, run)
     reader = ArchiveReader(archive, run, domain.basis_of(objects, state.header), tuple(found.ref for found in objects))
-    for part in range(topics.TOPICS[topics.RTDL].partitions):
+    for part in range(state.header.partitions(topics.RTDL)):
         for row in reader.rows(topics.RTDL, part):
             header = unpack(row.header)
             if header.run_tag == tag and header.kind in (Kind.FEATURE_SNAPSHOT, Kind.DECISION):

@@ -43,6 +43,7 @@ def kafka_settings(stack: Stack, topic_prefix: str) -> RuntimeSettings:
         pg_dsn="unused",
         evidence_url="file:///unused",
         topic_prefix=topic_prefix,
+        profile="kind",  # so many partitions as the in-memory bus has
     )
     admin = kafka.open_admin(settings)
     admin.create_topics([AUDIT, CONTROL, RTDL])

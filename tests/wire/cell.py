@@ -18,7 +18,7 @@ from fp_contracts.fold import RunState
 from fp_contracts.ids import h32, phase_execution_id
 from fp_contracts.phases import ORDER
 from fp_contracts.runconfig import RunConfig, RunHeader, SpendLimit, Window, config_digest
-from fp_contracts.topics import CONTROL, TOPICS
+from fp_contracts.topics import CONTROL, TRAFFIC, pinned
 from fp_operator.stack import StackAddresses
 from fp_runtime import controllog, kafka
 from fp_runtime.bus import FetchProfile, Out, Record
@@ -30,6 +30,7 @@ from fp_runtime.settings import RuntimeSettings
 PASSWORD = "wire-test"
 RUN = "platform_20260101T000000Z"
 T0_US, END_US = 1_767_225_600_000_000, 1_767_312_000_000_000  # 2026-01-01, a day
+PINNED = pinned("local")
 HEX = "0" * 64
 REF = EvidenceRef(key="evidence/test", sha256=HEX, size=1)
 KEYS = "k1:" + "5a" * 32
@@ -161,7 +162,7 @@ class Cell:
     def read(self, *names: str) -> list[Record]:
         """Everything on these topics now."""
         consumer = kafka.open_consumer(self.settings(), "test.read")
-        starts = {(name, part): 0 for name in names for part in range(TOPICS[name].partitions)}
+        starts = {(name, part): 0 for name in names for part in range(PINNED[name].partitions)}
         found = list(read_back(consumer, starts))
         consumer.close()
         return found
@@ -202,6 +203,7 @@ def config_of(**changes: Any) -> RunConfig:
     )
     base: dict[str, Any] = {
         "profile": "local", "scope": "spine", "manifest_fingerprint": HEX, "authority_digest": HEX,
+        "lanes": PINNED[TRAFFIC].partitions,
         "windows": (Window(start_us=T0_US, end_us=END_US),), "feature_schema_digest": HEX, "policies": {"p1": HEX},
         "policy_initial": "p1", "handles_digest": HEX, "image_manifest_digest": HEX, "price_table_digest": HEX,
         "envelopes": limits,
@@ -211,7 +213,7 @@ def config_of(**changes: Any) -> RunConfig:
 
 def header_of(config: RunConfig, **changes: Any) -> RunHeader:
     """The header of RUN on topics that are empty, unless changed."""
-    starts = {topic.name: {str(part): 0 for part in range(topic.partitions)} for topic in TOPICS.values()}
+    starts = {topic.name: {str(part): 0 for part in range(topic.partitions)} for topic in PINNED.values()}
     base: dict[str, Any] = {
         "platform_run_id": RUN, "scenario_run_id": h32("scenario"), "config": config,
         "run_config_digest": config_digest(config), "start_offsets": starts,

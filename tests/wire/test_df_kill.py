@@ -46,6 +46,7 @@ from . import cell as cells
 from .cell import RUN, Cell, free_port, new_cell, now_us
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(240)]
+PARTS = topics.pinned("local")[topics.RTDL].partitions
 COUNT = 240
 END_US = sample.START_US + COUNT * 1_000_000 + 1
 SWITCH_US = sample.START_US + 150 * 1_000_000
@@ -106,6 +107,11 @@ def pin(cell: Cell, config: RunConfig) -> RunHeader:
     return pinned
 
 
+def feed_of(header: RunHeader) -> sample.Feed:
+    """What rtdl would write in this run."""
+    return sample.Feed(controllog.header_pins(header), header.partitions(topics.RTDL))
+
+
 def auth_requests() -> list[Out]:
     """The AUTH_REQUESTs behind the snapshots: only their headers are counted."""
     tag = run_tag(RUN)
@@ -124,8 +130,7 @@ def close_upstream(cell: Cell, header: RunHeader) -> None:
 def test_killed_anywhere_every_payment_is_decided_once_and_every_action_done_once(cell: Cell) -> None:
     arm(cell, KILLS)
     header = pin(cell, config_of())
-    pins = controllog.header_pins(header)
-    lines = list(sample.world(sample.Feed(pins), COUNT, END_US))
+    lines = list(sample.world(feed_of(header), COUNT, END_US))
     rng = random.Random(2)
     copies = [line for line in lines[:200] if line.value and rng.random() < 0.1]  # rtdl was restarted, too
     cell.write(auth_requests())
@@ -146,7 +151,7 @@ def test_killed_anywhere_every_payment_is_decided_once_and_every_action_done_onc
     assert attempt.state == "PASS"
     assert sorted(cell.killed) == sorted(name for name, points in KILLS.items() for _ in points)
     assert sum(event.merged_n for event in cell.state(header).switched) == 150  # one payment a second
-    assert {event.partition for event in cell.state(header).switched} == set(range(6))
+    assert {event.partition for event in cell.state(header).switched} == set(range(PARTS))
     _check_records(cell, header)
     _check_effects(cell)
 
@@ -250,7 +255,7 @@ def promote(
 def test_a_bundle_takes_over_where_it_is_pinned_whatever_is_killed_and_p9_stays_on_window_1(cell: Cell) -> None:
     arm(cell, {"df-0": ["df.before_commit", "df.after_commit"]})
     header = pin(cell, config_of(scope="full", windows=TWO_WINDOWS, policy_switches=()))
-    cell.write([*auth_requests(), *sample.world(sample.Feed(controllog.header_pins(header)), COUNT, END_US)])
+    cell.write([*auth_requests(), *sample.world(feed_of(header), COUNT, END_US)])
     for instance in ("actuator-0", "df-0", "actions-0"):
         cell.start(instance)
     close_upstream(cell, header)
@@ -264,7 +269,8 @@ def test_a_bundle_takes_over_where_it_is_pinned_whatever_is_killed_and_p9_stays_
     bundle, beside, (eval_rows, wanted) = put_bundle(cell), put_bundle(cell, "beside", 0.4), put_eval_rows(cell)
     cell.running["df-0"].kill()
     promote(cell, header, bundle, beside, eval_rows)
-    cell.wait(lambda: len(cell.state(header).bundles) == 18, "three reports of six partitions")
+    reports_due = 3 * PARTS
+    cell.wait(lambda: len(cell.state(header).bundles) == reports_due, "three reports of every partition")
     cell.wait(lambda: len(read(cell, topics.RTDL, Kind.DECISION)) == COUNT, "window 2 is decided")
     reports = cell.state(header).bundles
     ref = registry.bundle_text(bundle)
@@ -324,7 +330,7 @@ def everything_recorded(cell: Cell) -> bool:
         row = conn.execute(
             "SELECT (SELECT sum(intents) FROM df.decision) - (SELECT count(*) FROM df.outcome)"
         ).fetchone()
-        sources = [f"{stage}:{part}" for stage in ("df", "al") for part in range(6)]
+        sources = [f"{stage}:{part}" for stage in ("df", "al") for part in range(PARTS)]
         return row == (0,) and not any(outbox.unpublished(conn, RUN, source, 1) for source in sources)
 
 

@@ -14,6 +14,7 @@ from fp_contracts.runconfig import RunConfig, RunHeader, Window, config_digest
 from fp_df import domain, payloads, sample
 from fp_df.catalogue import policies
 from fp_df.domain import Advice, Scored
+from fp_df.plan import plan_of
 from fp_df.records import RecordWriter
 from fp_df.snapshot import read_snapshot
 from fp_features import CORE_V1, AccountState
@@ -39,7 +40,7 @@ CONFIG = RunConfig.model_validate(
 )  # fmt: skip
 HEADER = RunHeader(
     platform_run_id=sample.RUN, scenario_run_id="1" * 32, config=CONFIG, run_config_digest=config_digest(CONFIG),
-    start_offsets={topic: {str(part): 0 for part in range(6)} for topic in (topics.RTDL, topics.REGISTRY_EVENTS)},
+    start_offsets={name: {str(part): 0 for part in range(topic.partitions)} for name, topic in topics.TOPICS.items()},
     lane_writers={}, pinned_us=1, pin_partition=0, pin_offset=0,
 )  # fmt: skip
 ENDED = WindowEnded(window=2, lane_seqs={}, ledger_ref=EvidenceRef(key="k", sha256="a" * 64, size=1))
@@ -51,7 +52,7 @@ AT = {"before": -10, "fraud": 0, "legit": 10, "late word": 20, "unscored": 30, "
 @pytest.fixture
 def conn(database: str) -> Iterator[Connection]:
     """A run with six payments: one of window 1, five of window 2, of which one was decided without a model."""
-    feed, writer = sample.Feed(), RecordWriter(sample.PINS, "df:0")
+    feed, writer = sample.Feed(), RecordWriter(sample.PINS, "df:0", plan_of(HEADER, policies()).partitions)
     policy = policies()["spine-v1"][0]
     with connect(database, "wire-effect") as opened:
         with opened.transaction(), opened.cursor() as cur:

@@ -23,7 +23,7 @@ from fp_contracts.ids import h32
 from fp_contracts.ingress import EVENT_CLASSES
 from fp_contracts.partition import partition_of
 from fp_contracts.runconfig import RunConfig, RunHeader, Window, config_digest
-from fp_contracts.topics import CONTROL, INGRESS, TOPICS
+from fp_contracts.topics import CONTROL, INGRESS, TRAFFIC, pinned
 from fp_ig.gateway import Gateway, KafkaBus
 from fp_ig.proof import Committed
 from fp_ig.settings import IgSettings
@@ -42,11 +42,13 @@ T0_US = 1_767_225_600_000_000  # 2026-01-01
 END_US = T0_US + 86_400_000_000
 HOUR_US = 3_600_000_000
 HEX = "0" * 64
+PINNED = pinned("local")
+LANES = PINNED[TRAFFIC].partitions
 
 
 def make_config() -> RunConfig:
     return RunConfig(
-        profile="local", scope="spine", manifest_fingerprint=hashlib.sha256(b"world").hexdigest(),
+        profile="local", scope="spine", lanes=LANES, manifest_fingerprint=hashlib.sha256(b"world").hexdigest(),
         windows=(Window(start_us=T0_US, end_us=END_US),), feature_schema_digest=HEX, policies={"p1": HEX},
         policy_initial="p1", authority_digest=HEX, handles_digest=HEX, image_manifest_digest=HEX,
         price_table_digest=HEX, envelopes=(),
@@ -176,13 +178,13 @@ def pin(settings: IgSettings, owner_dsn: str) -> RunState:
     part = controllog.partition_of_run(name)
     consumer = open_consumer(settings, "fp.test")
     offset = consumer.ends([(CONTROL, part)])[CONTROL, part]
-    starts = {topic.name: {str(p): 0 for p in range(topic.partitions)} for topic in TOPICS.values()}
-    for (topic, number), end in consumer.ends([(topic, p) for topic in INGRESS for p in range(6)]).items():
+    starts = {topic.name: {str(p): 0 for p in range(topic.partitions)} for topic in PINNED.values()}
+    for (topic, number), end in consumer.ends([(topic, p) for topic in INGRESS for p in range(LANES)]).items():
         starts[topic][str(number)] = end
     consumer.close()
     header = RunHeader(
         platform_run_id=name, scenario_run_id=h32("scenario"), config=config, run_config_digest=config_digest(config),
-        start_offsets=starts, lane_writers={str(lane): "ig-0" for lane in range(6)}, pinned_us=T0_US,
+        start_offsets=starts, lane_writers={str(lane): "ig-0" for lane in range(LANES)}, pinned_us=T0_US,
         pin_partition=part, pin_offset=offset,
     )  # fmt: skip
     with connect(owner_dsn, "test-pin") as conn:
@@ -193,8 +195,8 @@ def pin(settings: IgSettings, owner_dsn: str) -> RunState:
         )
     ref = c.EvidenceRef(key="k", sha256=HEX, size=0)
     producer = open_producer(settings)
-    pinned = c.RunPinned(header=header, header_ref=ref)
-    controllog.publish(producer, controllog.header_pins(header), [(pinned, ())], "sr-0", T0_US)
+    said = c.RunPinned(header=header, header_ref=ref)
+    controllog.publish(producer, controllog.header_pins(header), [(said, ())], "sr-0", T0_US)
     producer.close()
     return RunState(name, header=header)
 
@@ -203,7 +205,7 @@ def pin(settings: IgSettings, owner_dsn: str) -> RunState:
 def line(run: Run) -> Callable[..., bytes]:
     """line(n, lane): a valid line of that lane; all four types in turn."""
     header = run.header
-    merchants = {partition_of(name, 6): name for name in (f"m-{n}" for n in range(200))}
+    merchants = {partition_of(name, LANES): name for name in (f"m-{n}" for n in range(200))}
 
     def make(n: int, lane: int = 0, **envelope: Any) -> bytes:
         merchant, flow = merchants[lane], f"f-{n // 4}"
@@ -338,7 +340,7 @@ class TestPreflight:
 
     @pytest.fixture
     def topics_made(self) -> Sequence[str]:
-        return tuple(TOPICS)
+        return tuple(PINNED)
 
     def test_p4_passes_on_a_ready_gateway_and_names_what_is_missing(self, run: Run) -> None:
         run.start()

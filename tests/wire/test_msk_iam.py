@@ -16,7 +16,7 @@ from botocore.credentials import Credentials
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer
 from confluent_kafka.admin import AdminClient
 
-from fp_contracts.topics import CONTROL
+from fp_contracts.topics import CONTROL, pinned
 from fp_operator.stack import tether
 from fp_operator.stack.kafka import Distribution, distribution, probe_kafka, server_properties
 from fp_operator.stack.server import NotReady
@@ -144,7 +144,7 @@ def settings(msk: Msk, monkeypatch: pytest.MonkeyPatch) -> Iterator[RuntimeSetti
 
 def test_admin_producer_and_consumer_get_in_with_signed_tokens(msk: Msk, settings: RuntimeSettings) -> None:
     trust = {"ssl.ca.location": str(msk.certificate)}
-    admin = KafkaAdmin(admin_options(settings) | trust, "", calls_per_s=20)
+    admin = KafkaAdmin(admin_options(settings) | trust, "", pinned(settings.profile), calls_per_s=20)
     admin.create_topics([CONTROL])
     producer = KafkaProducer(Producer(producer_options(settings, 1, 20) | trust), "", FatalWatch(), 20)
     assert producer.publish([Out(CONTROL, 0, b"k", b"v", b"h")])[0].error is None
@@ -174,7 +174,7 @@ def test_tokens_are_renewed_on_an_open_connection(
         "oauth_cb": MskTokens(REGION, credentials),
         "error_cb": errors.append,
     }
-    KafkaAdmin(admin_options(settings) | trust, "", calls_per_s=20).create_topics([CONTROL])
+    KafkaAdmin(admin_options(settings) | trust, "", pinned(settings.profile), calls_per_s=20).create_topics([CONTROL])
     producer = KafkaProducer(Producer(producer_options(settings, 1, 20) | trust), "", FatalWatch(), 20)
 
     def renewed() -> bool:

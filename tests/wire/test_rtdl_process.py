@@ -24,6 +24,7 @@ from .cell import RUN, Cell, config_of, new_cell, now_us
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(300)]
 END_US = sample.START_US + 120_000_000
+PINNED = topics.pinned("local")
 POINTS = ("rtdl.before_publish", "rtdl.after_publish", "rtdl.after_checkpoint")
 PUTS = ("archive.before_put", "archive.after_put", "archive.after_row")
 
@@ -47,7 +48,7 @@ def header(cell: Cell) -> RunHeader:
 def stream(run: RunHeader) -> list[Out]:
     """A world with late and missing context, labels, and frontiers that flow along."""
     rng = random.Random(3)
-    feed = sample.Feed(RUN, controllog.header_pins(run))
+    feed = sample.Feed(RUN, controllog.header_pins(run), PINNED)
     times = sorted(sample.START_US + 1_000_000 + rng.randrange(100_000_000) for _ in range(300))
     payments = [sample.Payment(n, at, f"m-{rng.randrange(20)}", f"acc-{rng.randrange(60)}", 100 + n)
                 for n, at in enumerate(times)]  # fmt: skip
@@ -73,11 +74,11 @@ def expected_snapshots(run: RunHeader, lines: Sequence[Out]) -> set[tuple[int, b
     from fp_rtdl.lane import Lane
     from fp_rtdl.plan import plan_of
 
-    bus = MemoryBus()
-    bus.create(topics.TOPICS)
+    bus = MemoryBus(PINNED)
+    bus.create(PINNED)
     bus.producer().publish(lines)
     found = set()
-    for part in range(topics.LANES):
+    for part in range(run.lanes):
         lane = Lane(plan_of(run), part)
         for topic in lane.starts():
             place = (topic, lane.place(topic))

@@ -122,7 +122,7 @@ def test_window_2_is_looked_at_on_real_servers_and_not_judged_before_it_is_merge
     whole = until_p15(run=GreenRun(0, 1, controllog.partition_of_run(RUN), make_config("full")))
     known = [r for r in whole.records if b'"type":"window_reconciled"' not in r.value]
     state = read_log(RUN, known).state
-    starts = {name: dict.fromkeys(map(str, range(topics.TOPICS[name].partitions)), 0) for name in topics.DATA}
+    starts = {name: dict.fromkeys(map(str, range(topics.pinned("local")[name].partitions)), 0) for name in topics.DATA}
     assert state.header is not None
     state = replace(state, header=state.header.model_copy(update={"start_offsets": starts}))
     reader = partial(open_consumer, settings, "fp.verdict", fetch=FetchProfile.BULK)
@@ -179,7 +179,7 @@ def test_p11_reads_a_run_from_real_topics_and_appends_governance_once(
     admin.close()
     on_the_bus(settings, store)
     state = state_of(settings)
-    starts = {name: dict.fromkeys(map(str, range(topics.TOPICS[name].partitions)), 0) for name in topics.DATA}
+    starts = {name: dict.fromkeys(map(str, range(topics.pinned("local")[name].partitions)), 0) for name in topics.DATA}
     assert state.header is not None
     header = state.header.model_copy(update={"start_offsets": starts})
     state = RunState(**{**{f: getattr(state, f) for f in state.__dataclass_fields__}, "header": header})
