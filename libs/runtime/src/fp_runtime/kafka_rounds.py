@@ -236,13 +236,18 @@ class RoundProducer:
         return self._client
 
     async def _exchange(self, client: AIOKafkaProducer, batches: Sequence[Batch], deadline: float) -> bool:
-        """Hand the batches over and wait for their answers; False when one has none, or a bad one."""
+        """Hand the batches over and wait for their answers; False when one has none, or a bad one.
+
+        Nothing else runs in this loop before the last of them is there: the client sends what it has as soon as it
+        runs, and the rest only once that is answered.
+        """
         answers: dict[asyncio.Future[Any], Batch] = {}
         clean = True
         for batch in batches:
             try:
-                handed = client.send_batch(batch.builder, batch.topic, partition=batch.partition)
-                answers[await asyncio.wait_for(handed, max(0.0, deadline - time.monotonic()))] = batch
+                async with asyncio.timeout(max(0.0, deadline - time.monotonic())):
+                    handed = await client.send_batch(batch.builder, batch.topic, partition=batch.partition)
+                answers[handed] = batch
             except AssertionError:  # aiokafka's word for a partition that the topic does not have
                 batch.settle(Delivery(None, PublishError.FAILED, f"no partition {batch.partition} of {batch.topic}"))
             except (KafkaError, TimeoutError) as error:
