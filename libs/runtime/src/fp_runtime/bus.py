@@ -70,7 +70,7 @@ class TopicState(NamedTuple):
 class FetchProfile(StrEnum):
     """How long records are gathered before they are handed out (ADR 14).
 
-    LOW_LATENCY: `poll` waits 10 ms behind its first record unless it is full. GATHERED, for stages nobody waits for:
+    LOW_LATENCY: `poll` waits 3 ms behind its first record unless it is full. GATHERED, for stages nobody waits for:
     100 ms, and the broker answers with 100 kB or after 100 ms. BULK: 100 kB or 500 ms. READBACK: 100 kB or 20 ms, for
     what is read to a known end, whose last records are never 100 kB. CONTROL: at once.
     """

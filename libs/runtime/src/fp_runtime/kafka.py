@@ -20,7 +20,7 @@ from fp_runtime.settings import RuntimeSettings
 
 REQUEST_TIMEOUT_S = 10.0
 _MAX_CONSUME = 2_000
-_GATHER_S = {FetchProfile.LOW_LATENCY: 0.01, FetchProfile.GATHERED: 0.1}
+_GATHER_S = {FetchProfile.LOW_LATENCY: 0.003, FetchProfile.GATHERED: 0.1}
 _as = tuple.__new__  # a named tuple without its Python-level constructor, once per record
 
 
