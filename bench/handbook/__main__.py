@@ -9,7 +9,7 @@ is trained on features that one process streams from the whole set. Progress on 
 Exit code 1 when a bar is missed: AP ≥ 0.687 and CP@100 ≥ 0.303 over four folds, AP ≥ 0.715 with a longer train window,
 parity, equations, dataset. `--keep`: work there and leave everything; what it already holds of an earlier pass is not
 done again (wrong after a change of code). `--days`: only the first days of the slice, nothing is trained. `--choose`:
-only compare the candidates for the longer window on weeks before the published ones.
+only compare the candidates (trees of the 7 days, trees and days of the longer window) on weeks before the published.
 """
 
 import argparse
@@ -82,10 +82,10 @@ def scoring_us(model: Model, vectors: np.ndarray) -> dict[int, float]:
 
 
 def choose(data: Streamed) -> int:
-    """Compare the candidates for the longer window by AP on the validation weeks."""
-    for one in choice.CANDIDATES:
+    """Compare the candidates by AP on the validation weeks."""
+    for one in (*choice.WEEK_CANDIDATES, *choice.CANDIDATES):
         found, _ = examine(one.told(), data, list(choice.validation(data, one)), partial(boosted, asked=one.trees))
-        mark = ", chosen" if one is choice.CHOSEN else ""
+        mark = ", chosen" if one in (choice.WEEK_CHOSEN, choice.CHOSEN) else ""
         print(f"{one.told()}{mark}: AP {found.mean.ap:.4f}, CP@100 {found.mean.cp:.4f}", flush=True)
     return 0
 
@@ -94,14 +94,15 @@ def published(data: Streamed) -> tuple[list[Result], Model, list[Bar]]:
     """The four published folds, and the longest train window that the slice itself holds; the bars of the folds."""
     week = [folds.fold(data, start) for start in folds.STARTS]
     baseline, _ = examine("logistic, 7 days", data, week, logistic)
-    candidate, model = examine("XGBoost, 7 days", data, week, boosted)
+    asked = choice.WEEK_CHOSEN
+    candidate, model = examine(f"XGBoost, {asked.told()}", data, week, partial(boosted, asked=asked.trees))
     days = (folds.STARTS[0] - span.PUBLISHED.first).days + folds.WEEK
     longest = [folds.fold(data, start, days) for start in folds.STARTS]
-    trees = choice.CHOSEN.trees
-    inside, _ = examine(f"XGBoost, {days} days, {trees.trees} trees", data, longest, partial(boosted, asked=trees))
+    inside = choice.Candidate(days, choice.CHOSEN.trees)
+    longer_inside, _ = examine(f"XGBoost, {inside.told()}", data, longest, partial(boosted, asked=inside.trees))
     mean = candidate.mean
     bars = [at_least("AP", mean.ap, BAR_AP), at_least("CP@100", mean.cp, BAR_CP)]
-    return [baseline, candidate, inside], model, bars
+    return [baseline, candidate, longer_inside], model, bars
 
 
 def longer(data: Streamed) -> tuple[Result, Bar]:
@@ -154,7 +155,7 @@ def main() -> int:
     parser.add_argument("--keep", type=Path, default=None, help="state folder that stays (a short path)")
     parser.add_argument("--days", type=int, default=0, help="only the first days of the slice, to try the way")
     parser.add_argument("--no-long", action="store_true", help="leave out the longer train window")
-    parser.add_argument("--choose", action="store_true", help="only compare candidates for the longer train window")
+    parser.add_argument("--choose", action="store_true", help="only compare candidates on weeks before the published")
     arguments = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the stack is stopped and the folder goes
     if arguments.keep is not None:
