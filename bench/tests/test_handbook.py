@@ -3,12 +3,13 @@
 import numpy as np
 import pytest
 
-from bench.handbook import folds, parity, span
+from bench.handbook import choice, folds, parity, span
 from bench.handbook.bars import at_least, told
 from bench.handbook.span import DAY_US
 from bench.handbook.streamed import NEVER_US, Streamed
 from fp_features import CORE_V1
 from fp_features.handbook import HANDBOOK_COLUMNS
+from fp_mf.fit import boosting_for
 
 WIDTH = len(CORE_V1.names)
 FIRST_US = span.PUBLISHED.first_us
@@ -103,3 +104,13 @@ def test_a_figure_that_only_rounds_to_its_bar_misses_it_and_is_said_to() -> None
     assert told([bar, at_least("AP", 0.687, 0.687)]) == [
         "- Bars: CP@100 ≥ 0.303: 0.3029, MISSED; AP ≥ 0.687: 0.6870, met."
     ]
+
+
+def test_what_was_chosen_on_earlier_weeks_is_what_the_job_trains_with() -> None:
+    assert choice.WEEK_CHOSEN.trees == boosting_for(67_000, 550)
+    assert choice.CHOSEN.trees == boosting_for(800_000, 6_000)
+
+
+def test_no_candidate_was_compared_on_a_published_test_week_or_on_what_its_models_learn_from() -> None:
+    over = [folds.day_of(start) + 3 * folds.WEEK for start in (*choice.WEEKS, *choice.LONG)]
+    assert max(over) <= folds.day_of(folds.STARTS[0])

@@ -20,8 +20,8 @@ def boosting_for(rows: int, frauds: int, asked: Boosting | None = None) -> Boost
     """The hyperparameters asked for, else by the train window's rows and frauds.
 
     Few frauds (< 500): shallow trees that no single fraud can shape. More: what was best on handbook weeks before its
-    published folds, and twice the trees from 2,000 frauds. Many rows (> 200,000): binned splits, since exact ones
-    take minutes.
+    published folds (bench/handbook/choice.py), from 2,000 frauds on twice the trees and less damping. Many rows
+    (> 200,000): binned splits, since exact ones take minutes.
     """
     if asked is not None:
         return asked
@@ -33,6 +33,7 @@ def boosting_for(rows: int, frauds: int, asked: Boosting | None = None) -> Boost
         max_depth=6,
         eta_milli=100,
         min_child_weight_milli=5_000,
+        lambda_milli=1_000 if frauds >= MANY_FRAUDS else 10_000,
     )
 
 
