@@ -52,6 +52,7 @@ WEEK_CANDIDATES = (
     _week(trees=150, lambda_milli=20_000),
     _week(trees=200),
     _week(trees=200, eta_milli=50),
+    _week(trees=200, depth=5),
     _week(eta_milli=70),
     _week(eta_milli=70, lambda_milli=10_000),
     _week(depth=8),
