@@ -98,8 +98,11 @@ def test_a_run_with_a_killed_member_is_green_and_equal(
 def test_its_bundle_verifies_and_one_flipped_byte_does_not(cell: Cell, drilled: dict[str, Any], tmp_path: Path) -> None:
     found = cell.json("verify", drilled["bundle"])
     assert (found["result"], found["spine_verdict"], found["mismatches"]) == ("PASS", "GREEN", [])
-    with tarfile.open(drilled["bundle"]) as tar:
-        tar.extractall(tmp_path, filter="data")
+    with tarfile.open(drilled["bundle"]) as tar:  # file by file: extractall asks for a filter that 3.11.3 does not know
+        for member in tar.getmembers():
+            if (file := tar.extractfile(member)) is not None:
+                (tmp_path / member.name).parent.mkdir(parents=True, exist_ok=True)
+                (tmp_path / member.name).write_bytes(file.read())
     (victim,) = tmp_path.rglob("core_snapshot.json")
     body = bytearray(victim.read_bytes())
     body[len(body) // 2] ^= 1
