@@ -153,11 +153,10 @@ class Decider:
         self._models.turn()
         hold_us = self._held_at()
         released = self._advance(hold_us)
-        if not self._behind:
-            until_s = self._clock() + GATHER_S
-            while self._half_a_wave() and (left_s := until_s - self._clock()) > 0 and (more := self._read(left_s)):
-                read += more
-                released += self._advance(hold_us)
+        until_s = self._clock() + GATHER_S
+        while self._half_a_wave() and (left_s := until_s - self._clock()) > 0 and (more := self._read(left_s)):
+            read += more
+            released += self._advance(hold_us)
         if self._plan.bundles is not None:
             self._score()
         self._commit()
