@@ -84,6 +84,54 @@ def test_anything_unusual_is_left_to_the_full_way(
     assert usual.read(change(raw), 0, ALL) is None
 
 
+@pytest.fixture
+def cutting(usual: Usual, document: Document) -> Usual:
+    """A reader that has seen a line of the producer: what differs in few places is cut, not parsed."""
+    for event_type in INGRESS_TYPES:
+        assert usual.read(_traced(document(7, event_type)), 0, ALL) is not None
+    assert usual._between
+    return usual
+
+
+def _traced(doc: dict[str, Any], **changes: Any) -> bytes:
+    return trusted_bytes(doc | {"traceparent": TRACE.decode()} | changes)
+
+
+@pytest.mark.parametrize("event_type", INGRESS_TYPES)
+def test_a_line_that_is_cut_is_read_as_the_full_way_reads_it(
+    event_type: str, cutting: Usual, admission: Admission, document: Document
+) -> None:
+    raw = _traced(document(8, event_type), event_id="e8")
+    assert cutting._cut(raw) is not None
+    assert cutting.read(raw, 0, ALL) == admission.read_fully(raw, 0, ALL)
+    assert isinstance(admission.read_fully(raw, 0, ALL), Admissible)
+
+
+@pytest.mark.parametrize("change", [case[1] for case in UNUSUAL], ids=[case[0] for case in UNUSUAL])
+def test_anything_unusual_is_never_cut(change: Callable[[bytes], bytes], cutting: Usual, document: Document) -> None:
+    raw = _traced(document(1))
+    assert cutting._cut(raw) is not None
+    assert change(raw) != raw
+    assert cutting.read(change(raw), 0, ALL) is None
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=600)
+@given(data=st.data())
+def test_whatever_bytes_change_a_cut_line_is_what_the_full_way_reads(
+    data: st.DataObject, cutting: Usual, admission: Admission, document: Document
+) -> None:
+    raw = _traced(document(1, data.draw(st.sampled_from(sorted(INGRESS_TYPES)))))
+    at, until = sorted((data.draw(st.integers(-100, len(raw))) % (len(raw) + 1), data.draw(st.integers(0, len(raw)))))
+    until = min(until, at + data.draw(st.integers(0, 6)))
+    piece = data.draw(
+        st.sampled_from([b"", b'"', b"\n", b"0", b"a", b",", b'":"', b"}", b"{", b"-"]) | st.binary(max_size=3)
+    )
+    raw = raw[:at] + piece + raw[until:]
+    read = cutting.read(raw, 0, ALL)
+    if read is not None and not has_pan(raw, None):
+        assert read == admission.read_fully(raw, 0, ALL)
+
+
 def test_a_foreign_class_or_lane_is_left_to_the_full_way(usual: Usual, document: Document) -> None:
     raw = trusted_bytes(document(1))
     assert usual.read(raw, 1, ALL) is None

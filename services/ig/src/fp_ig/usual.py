@@ -26,6 +26,14 @@ from fp_ig.lines import Admissible
 
 INT_LIMIT = 2**53
 _MINUTES_KEPT = 4_096
+_ID_LIMIT = 256
+# A canonical line: its head, the event id, a type's start, the payload, what is the same in all lines of a producer in
+# a run, and at the end the trace and the time, which have their places.
+_HEAD, _TYPE, _TIME = b'{"event_id":"', b'","event_type":"', b'","ts_utc":"'
+_TIME_AT = -len('2026-01-01T00:00:00.000000Z"}')
+_TRACE_END = _TIME_AT - len(_TIME)
+_TRACE_AT = _TRACE_END - len("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")
+_TRACE = b"0123456789abcdef-"
 # Compared with the run's pins or looked at by `_Clock`, which is narrower than their patterns.
 _PINS = ("manifest_fingerprint", "platform_run_id", "run_config_digest", "scenario_run_id")
 _APART: dict[str, Any] = {"payload": msgspec.Raw, "ts_utc": str, **dict.fromkeys(_PINS, str)}
@@ -40,44 +48,73 @@ class Usual:
         self._lanes = lanes
         self._pins = tuple(getattr(pins, name) for name in _PINS)
         self._envelope = msgspec.json.Decoder(struct_of(Envelope, _APART)).decode
-        self._types = {name: _Type(spec, pins) for name, spec in INGRESS_TYPES.items()}
-        self._us_of = _Clock().us_of
+        self._types = {name.encode(): _Type(spec, pins) for name, spec in INGRESS_TYPES.items()}
+        self._clock = _Clock()
+        self._between = b""
 
     def read(self, raw: bytes, lane: int, classes: frozenset[str]) -> Admissible | None:
         """The line as it may be admitted, None when the full way has to look at it."""
         if len(raw) > EVENT_LIMIT or b"\\" in raw or not raw.isascii():
             return None
-        try:
-            line = self._envelope(raw)
-            of_type = self._types[line.event_type]
-            text = bytes(line.payload)
-            payload = of_type.decode(text)
-            ts_us = self._us_of(line.ts_utc)
-        except (msgspec.MsgspecError, KeyError, ValueError):
+        apart = self._cut(raw) or self._parsed(raw)
+        if apart is None:
             return None
-        pins = (line.manifest_fingerprint, line.platform_run_id, line.run_config_digest, line.scenario_run_id)
+        of_type, event_id, text, trace, ts_us = apart
+        try:
+            payload = of_type.decode(text)
+        except msgspec.MsgspecError:
+            return None
         merchant = payload.merchant_id
         if (
-            pins != self._pins
-            or of_type.event_class not in classes
+            of_type.event_class not in classes
             or partition_of(merchant, self._lanes) != lane
             or _written(payload) != text
-            or _written(line) != raw
-        ):
+        ):  # fmt: skip
             return None
         hashed = of_type.hash_head.copy()
-        hashed.update(b'%b%b"%b"}' % (text, of_type.hash_tail, line.ts_utc.encode()))
-        event_id, trace = line.event_id.encode(), line.traceparent
+        hashed.update(b"".join((text, of_type.hash_tail, raw[_TIME_AT - 1 :])))
         return Admissible(
             raw,
-            _sha256(b"%b%b%b" % (of_type.identity_head, len(event_id).to_bytes(4, "big"), event_id)).digest(),
+            _sha256(of_type.identity_head + len(event_id).to_bytes(4, "big") + event_id).digest(),
             hashed.digest(),
             of_type.kinds[payload.kind] if of_type.kinds else of_type.kind,
             of_type.topic,
             ts_us,
             merchant.encode(),
-            trace.encode() if isinstance(trace, str) else None,
+            trace,
         )
+
+    def _cut(self, raw: bytes) -> "_Apart | None":
+        """The parts of a line that differs from one that was parsed in its type, id, payload, trace and time alone."""
+        id_end = raw.find(b'"', len(_HEAD))
+        type_at = id_end + len(_TYPE)
+        of_type = self._types.get(raw[type_at : raw.find(b'"', type_at)])
+        event_id, trace, between = raw[len(_HEAD) : id_end], raw[_TRACE_AT:_TRACE_END], self._between
+        ts_us = self._clock.us_of_bytes(raw[_TIME_AT:-2])
+        if (
+            of_type is None or ts_us is None or not between
+            or not raw.startswith(_HEAD) or not event_id.isalnum() or len(event_id) > _ID_LIMIT
+            or not raw.startswith(of_type.start, id_end) or not raw.endswith(between, id_end, _TRACE_AT)
+            or trace.strip(_TRACE) or not raw.endswith(_TIME, id_end, _TIME_AT) or not raw.endswith(b'"}')
+        ):  # fmt: skip
+            return None
+        return of_type, event_id, raw[id_end + len(of_type.start) : _TRACE_AT - len(between)], trace, ts_us
+
+    def _parsed(self, raw: bytes) -> "_Apart | None":
+        """The parts of a line in the usual form."""
+        try:
+            line = self._envelope(raw)
+            of_type = self._types[line.event_type.encode()]
+            ts_us = self._clock.us_of(line.ts_utc)
+        except (msgspec.MsgspecError, KeyError, ValueError):
+            return None
+        pins = (line.manifest_fingerprint, line.platform_run_id, line.run_config_digest, line.scenario_run_id)
+        if pins != self._pins or _written(line) != raw:
+            return None
+        event_id, text, trace = line.event_id.encode(), bytes(line.payload), line.traceparent
+        if isinstance(trace, str) and len(trace) == _TRACE_END - _TRACE_AT:
+            self._between = raw[len(_HEAD) + len(event_id) + len(of_type.start) + len(text) : _TRACE_AT]
+        return of_type, event_id, text, trace.encode() if isinstance(trace, str) else None, ts_us
 
 
 class _Type:
@@ -86,6 +123,9 @@ class _Type:
     def __init__(self, spec: IngressType, pins: Pins) -> None:
         self.event_class = spec.event_class
         self.topic = INGRESS.index(spec.topic)
+        self.start = b'%b%b","manifest_fingerprint":"%b","payload":' % (
+            _TYPE, spec.event_type.encode(), pins.manifest_fingerprint.encode()
+        )  # fmt: skip
         self.decode = msgspec.json.Decoder(struct_of(spec.model)).decode
         self.identity_head = framed(pins.platform_run_id, spec.event_class)
         has_kind = "kind" in spec.model.model_fields
@@ -107,26 +147,35 @@ def _around_payload(event_type: str, pins: Pins) -> tuple[bytes, bytes]:
     return head + mark, tail.removeprefix(b"null").removesuffix(b"null}")
 
 
+_Apart = tuple[_Type, bytes, bytes, bytes | None, int]
+"""Type, event id, payload, trace and time (µs) of a line."""
+
+
 class _Clock:
     """`to_us` with the minutes remembered: neighbours in event time share them."""
 
     def __init__(self) -> None:
-        self._minutes: dict[str, int] = {}
+        self._minutes: dict[bytes, int] = {}
 
     def us_of(self, text: str) -> int:
         """As timestamps.to_us; `text` is ASCII."""
-        minute_us = self._minutes.get(text[:17])
-        second, micro = text[17:19], text[20:26]
-        if (
-            minute_us is not None and len(text) == 27 and text[19] == "." and text[26] == "Z"
-            and second.isdigit() and second < "60" and micro.isdigit()
-        ):  # fmt: skip
-            return minute_us + int(second) * US_PER_S + int(micro)
+        raw = text.encode()
+        us = self.us_of_bytes(raw)
+        if us is not None:
+            return us
         us = to_us(text)
         if len(self._minutes) >= _MINUTES_KEPT:
             self._minutes.clear()
-        self._minutes[text[:17]] = us - us % (60 * US_PER_S)
+        self._minutes[raw[:17]] = us - us % (60 * US_PER_S)
         return us
+
+    def us_of_bytes(self, text: bytes) -> int | None:
+        """As timestamps.to_us where the minute is known; None = ask there."""
+        minute_us = self._minutes.get(text[:17])
+        digits = text[17:19] + text[20:26]
+        if minute_us is None or not digits.isdigit() or digits >= b"60" or text[19:20] + text[26:] != b".Z":
+            return None
+        return minute_us + int(digits)
 
 
 def struct_of(model: type[Closed], apart: dict[str, Any] | None = None) -> type[Any]:
