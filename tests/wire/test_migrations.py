@@ -1,10 +1,12 @@
 """Migrations on a real server: once each, in order, by many at once, after a kill."""
 
+import hashlib
 import signal
 import subprocess
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from importlib.resources import files
 from pathlib import Path
 
 import psycopg
@@ -13,7 +15,7 @@ from psycopg.conninfo import make_conninfo
 
 from fp_runtime.deadline import until
 from fp_runtime.errors import Unavailable, UserError
-from fp_runtime.postgres import connect, ensure_roles, migrate, transaction
+from fp_runtime.postgres import connect, ensure_roles, migrate, transaction, truth_breaches
 
 pytestmark = pytest.mark.stack
 
@@ -58,6 +60,38 @@ def test_an_applied_file_that_changed_is_refused(empty_dsn: str, package: Callab
     package("0001_a.sql", "CREATE SCHEMA wire; CREATE TABLE wire.a (x int);")
     with pytest.raises(UserError, match=r"wire_package/0001_a\.sql.*changed"):
         migrate(empty_dsn, ["wire_package"])
+
+
+def test_a_file_may_refuse_what_the_database_holds_and_say_the_fix(
+    empty_dsn: str, package: Callable[[str, str], None]
+) -> None:
+    refusal = "RAISE 'rows of old' USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'take a new one'"
+    package("0001_a.sql", f"CREATE SCHEMA wire; DO $$ BEGIN {refusal}; END $$;")
+    with pytest.raises(UserError, match=r"migration wire_package/0001_a\.sql: rows of old\. Fix: take a new one"):
+        migrate(empty_dsn, ["wire_package"])
+    package("0001_a.sql", "CREATE SCHEMA wire;")
+    assert migrate(empty_dsn, ["wire_package"]) == ["wire_package/0001_a.sql"]
+
+
+def test_a_database_with_records_of_before_the_packs_is_refused_and_one_without_serves(empty_dsn: str) -> None:
+    """ADR 20: the older files alone make the table as it was."""
+    folder = files("fp_runtime") / "migrations"
+    older = ["0001_grants.sql", "0002_stores.sql", "0003_meter.sql", "0050_gate.sql"]
+    with connect(empty_dsn, "wire-older") as conn:
+        conn.execute("CREATE SCHEMA ops; CREATE TABLE ops.migration (name text PRIMARY KEY, sha256 text NOT NULL,"
+                     " at timestamptz NOT NULL DEFAULT clock_timestamp())")  # fmt: skip
+        for name in older:
+            text = (folder / name).read_bytes()
+            conn.execute(text)
+            digest = hashlib.sha256(text).hexdigest()
+            conn.execute("INSERT INTO ops.migration (name, sha256) VALUES (%s, %s)", (f"fp_runtime/{name}", digest))
+        with conn.transaction(force_rollback=True):
+            conn.execute("INSERT INTO ops.outbox VALUES ('r', 'df:0', 't', 0, 1, '', '', NULL, 'body')")
+            script = (folder / "0004_outbox_packs.sql").read_bytes()
+            with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState, match="read no more"):
+                conn.execute(script)
+        assert migrate(empty_dsn, []) == ["fp_runtime/0004_outbox_packs.sql"]
+        assert truth_breaches(conn) == []
 
 
 def test_a_kill_in_the_middle_blocks_nobody(

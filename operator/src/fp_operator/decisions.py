@@ -21,6 +21,7 @@ from fp_df.plan import plan_of
 from fp_df.shadow import Shadow, recorded_shadow
 from fp_features import unpack
 from fp_features.labels import FRAUD, Known, resolve
+from fp_runtime import outbox
 from fp_runtime.errors import UserError
 from fp_runtime.postgres import Connection
 
@@ -83,17 +84,10 @@ def decided_rows(conn: Connection, header: RunHeader, window: Window, catalogue:
 
 def recorded_decisions(conn: Connection, run: str, window: Window) -> Iterator[tuple[int, dict[str, Any]]]:
     """(order_us, payload) of each decision whose event time lies in a window, streamed from what df committed."""
-    with conn.transaction(), conn.cursor(name="decisions") as cur:
-        cur.itersize = 2_000
-        cur.execute(
-            "SELECT header, body FROM ops.outbox WHERE run = %s AND source LIKE 'df:%%' AND topic = %s"
-            " ORDER BY source, part, seq",
-            (run, topics.RTDL),
-        )
-        for header, body in cur:
-            order_us = unpack_header(bytes(header)).order_us
-            if window.start_us <= order_us < window.end_us:
-                yield order_us, orjson.loads(body)["payload"]
+    for _, _, out in outbox.records(conn, run, "df:", topics.RTDL):
+        order_us = unpack_header(out.header).order_us
+        if window.start_us <= order_us < window.end_us:
+            yield order_us, orjson.loads(out.value)["payload"]
 
 
 def known(conn: Connection, run: str, before_us: int) -> dict[str, Known]:

@@ -11,6 +11,7 @@ from fp_contracts.ids import identity_key
 from fp_contracts.ingress import INGRESS_TYPES
 from fp_contracts.timestamps import to_text
 from fp_operator.decisions import number
+from fp_runtime import outbox
 from fp_runtime.bus import Consumer, Record
 from fp_runtime.errors import UserError
 from fp_runtime.postgres import Connection
@@ -104,16 +105,15 @@ class Tracer:
 
     def _queued(self, source: str, topic: str, part: int, seq: int) -> tuple[bytes, int | None]:
         """The exact bytes of an outbox record and the offset at which it was acknowledged."""
-        row = self.conn.execute(
-            "SELECT o.body, (SELECT f.first_offset + o.seq - f.first_seq FROM ops.outbox_fact f WHERE f.run = o.run"
-            "  AND f.source = o.source AND f.topic = o.topic AND f.part = o.part AND f.first_seq <= o.seq"
-            "  AND f.first_seq + f.n > o.seq ORDER BY f.first_offset LIMIT 1)"
-            " FROM ops.outbox o WHERE o.run = %s AND o.source = %s AND o.topic = %s AND o.part = %s AND o.seq = %s",
-            (self.run, source, topic, part, seq),
-        ).fetchone()
-        if row is None:
+        stored = outbox.record(self.conn, self.run, source, topic, part, seq)
+        if stored is None:
             raise UserError(f"record {source} {seq}", "the outbox does not have it", "see `fp why P9`")
-        return bytes(row[0]), row[1]
+        row = self.conn.execute(
+            "SELECT first_offset + %s - first_seq FROM ops.outbox_fact WHERE run = %s AND source = %s AND topic = %s"
+            " AND part = %s AND first_seq <= %s AND first_seq + n > %s ORDER BY first_offset LIMIT 1",
+            (seq, self.run, source, topic, part, seq, seq),
+        ).fetchone()
+        return stored.out.value, None if row is None else row[0]
 
     def _audit(self, decision_id: str) -> list[Step]:
         rows = self.conn.execute(

@@ -70,7 +70,8 @@ def migrate(dsn: str, packages: Sequence[str]) -> list[str]:
     """Apply what is missing of each package's migrations, fp_runtime's first; the names applied now, in order.
 
     Each file is one transaction. Safe to run twice, by several processes at once, and after a kill.
-    UserError when a file that was applied has changed since.
+    UserError when a file that was applied has changed since, or when a file refuses what the database holds
+    (object_not_in_prerequisite_state, with the fix as its hint).
     """
     with connect(dsn, "fp-migrate") as conn:
         conn.execute("SET lock_timeout = 0; SET idle_in_transaction_session_timeout = 0")
@@ -91,9 +92,13 @@ def _apply(conn: Connection, name: str, text: bytes, known: str | None) -> bool:
         return False
     if known is not None:
         raise UserError(f"migration {name}", "its text changed after it was applied", "add a new migration file")
-    with conn.transaction():
-        conn.execute(text)
-        conn.execute("INSERT INTO ops.migration (name, sha256) VALUES (%s, %s)", (name, digest))
+    try:
+        with conn.transaction():
+            conn.execute(text)
+            conn.execute("INSERT INTO ops.migration (name, sha256) VALUES (%s, %s)", (name, digest))
+    except psycopg.errors.ObjectNotInPrerequisiteState as refused:
+        told = refused.diag
+        raise UserError(f"migration {name}", told.message_primary or "", told.message_hint or "") from refused
     return True
 
 

@@ -193,16 +193,9 @@ def _acted(conn: Connection, within: Mapping[str, Any]) -> set[str]:
 
 def bodies(conn: Connection, run: str, prefix: str, topic: str, before_us: int) -> Iterator[bytes]:
     """Exact bytes of the records before an event time that sources of a prefix wrote to a topic, streamed."""
-    with conn.transaction(), conn.cursor(name="bodies") as cur:
-        cur.itersize = 2_000
-        cur.execute(
-            "SELECT header, body FROM ops.outbox WHERE run = %s AND source LIKE %s AND topic = %s"
-            " ORDER BY source, part, seq",
-            (run, f"{prefix}%", topic),
-        )
-        for header, body in cur:
-            if unpack(bytes(header)).order_us < before_us:
-                yield bytes(body)
+    for _, _, out in outbox.records(conn, run, prefix, topic):
+        if unpack(out.header).order_us < before_us:
+            yield out.value
 
 
 def _stored_heads(conn: Connection, within: Mapping[str, Any]) -> dict[str, tuple[int, str]]:
