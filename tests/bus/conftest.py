@@ -1,4 +1,4 @@
-"""The buses under one suite: `env` is one in memory, then (marker `stack`) a real Kafka with each producer."""
+"""The buses under one suite: `env` is one in memory, then (marker `stack`) a real Kafka with each pair of clients."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -11,10 +11,13 @@ from confluent_kafka.admin import AdminClient
 
 from fp_contracts.topics import AUDIT, CONTROL, RTDL, TOPICS
 from fp_runtime import kafka
-from fp_runtime.bus import Admin, Consumer, Lookup, Producer, physical
+from fp_runtime.bus import Admin, Consumer, FetchProfile, Lookup, Producer, physical
 from fp_runtime.kafka_rounds import open_rounds
 from fp_runtime.memory import MemoryBus
 from fp_runtime.settings import RuntimeSettings
+
+# librdkafka both ways, which also serves MSK and control; and what the stages use elsewhere (ADR 14, ADR 21).
+CLIENTS = {"kafka": (kafka.open_producer, FetchProfile.CONTROL), "rounds": (open_rounds, FetchProfile.LOW_LATENCY)}
 
 
 class Stack(Protocol):
@@ -51,14 +54,14 @@ def kafka_settings(stack: Stack, topic_prefix: str) -> RuntimeSettings:
     return settings
 
 
-@pytest.fixture(params=["memory", *(pytest.param(name, marks=pytest.mark.stack) for name in ("kafka", "rounds"))])
+@pytest.fixture(params=["memory", *(pytest.param(name, marks=pytest.mark.stack) for name in CLIENTS)])
 def env(request: pytest.FixtureRequest) -> Iterator[Env]:
     """The bus of this parameter; everything opened through it is closed at the end."""
     if request.param == "memory":
         made = _memory()
     else:
-        make = kafka.open_producer if request.param == "kafka" else open_rounds
-        made = _kafka(request.getfixturevalue("kafka_settings"), make)
+        make, fetch = CLIENTS[request.param]
+        made = _kafka(request.getfixturevalue("kafka_settings"), make, fetch)
     opened: list[Consumer | Producer | Admin] = []
 
     def keep(client: Consumer | Producer | Admin) -> Consumer | Producer | Admin:
@@ -82,7 +85,7 @@ def _memory() -> Env:
     return Env(bus.consumer, bus.producer, bus.admin, bus.trim, bus.lookup)
 
 
-def _kafka(settings: RuntimeSettings, make: Callable[[RuntimeSettings], Producer]) -> Env:
+def _kafka(settings: RuntimeSettings, make: Callable[[RuntimeSettings], Producer], fetch: FetchProfile) -> Env:
     def trim(topic: str, partition: int, before: int) -> None:
         client = AdminClient({"bootstrap.servers": settings.kafka_bootstrap})
         futures = client.delete_records([TopicPartition(physical(settings.topic_prefix, topic), partition, before)])
@@ -90,7 +93,7 @@ def _kafka(settings: RuntimeSettings, make: Callable[[RuntimeSettings], Producer
             future.result()
 
     return Env(
-        partial(kafka.open_consumer, settings),
+        partial(kafka.open_consumer, settings, fetch=fetch),
         partial(make, settings),
         partial(kafka.open_admin, settings),
         trim,

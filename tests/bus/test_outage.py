@@ -11,8 +11,8 @@ import psutil
 import pytest
 
 from fp_contracts.topics import CONTROL, RTDL
-from fp_runtime import kafka
-from fp_runtime.bus import Out, Producer, PublishError, PublishUnknown
+from fp_runtime import kafka, kafka_offsets
+from fp_runtime.bus import FetchProfile, Out, Producer, PublishError, PublishUnknown
 from fp_runtime.deadline import until
 from fp_runtime.errors import Unavailable
 from fp_runtime.kafka_rounds import open_rounds
@@ -106,10 +106,13 @@ def test_flush_raises_for_what_was_sent_without_a_callback(
     producer.close()
 
 
-def test_a_consumer_waits_out_an_outage_and_misses_nothing(kafka_settings: RuntimeSettings) -> None:
+@pytest.mark.parametrize("fetch", [FetchProfile.CONTROL, FetchProfile.LOW_LATENCY, FetchProfile.GATHERED])
+def test_a_consumer_waits_out_an_outage_and_misses_nothing(
+    kafka_settings: RuntimeSettings, fetch: FetchProfile
+) -> None:
     producer = kafka.open_producer(kafka_settings)
     producer.publish([_out(number) for number in range(10)])
-    consumer = kafka.open_consumer(kafka_settings, "g")
+    consumer = kafka.open_consumer(kafka_settings, "g", fetch=fetch)
     consumer.assign({(RTDL, 0): 0})
     seen: list[int] = []
 
@@ -131,7 +134,7 @@ def test_a_consumer_waits_out_an_outage_and_misses_nothing(kafka_settings: Runti
 def test_a_missing_broker_is_unavailable_and_named(
     kafka_settings: RuntimeSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(kafka, "REQUEST_TIMEOUT_S", 0.5)
+    monkeypatch.setattr(kafka_offsets, "REQUEST_TIMEOUT_S", 0.5)
     nowhere = kafka_settings.model_copy(update={"kafka_bootstrap": "127.0.0.1:1"})
     consumer = kafka.open_consumer(nowhere, "g")
     with pytest.raises(Unavailable, match="offsets of"):

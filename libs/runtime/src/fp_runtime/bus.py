@@ -68,11 +68,12 @@ class TopicState(NamedTuple):
 
 
 class FetchProfile(StrEnum):
-    """How long records are gathered before they are handed out (ADR 14).
+    """How long records are gathered before they are handed out (ADR 14, ADR 21).
 
-    LOW_LATENCY: `poll` waits 3 ms behind its first record unless it is full. GATHERED, for stages nobody waits for:
-    100 ms, and the broker answers with 100 kB or after 100 ms. BULK: 100 kB or 500 ms. READBACK: 100 kB or 20 ms, for
-    what is read to a known end, whose last records are never 100 kB. CONTROL: at once.
+    LOW_LATENCY: the broker answers at once, with all of a round. GATHERED, for stages nobody waits for: with 500 kB or
+    after 150 ms. BULK: 100 kB or 500 ms. READBACK: 100 kB or 20 ms, for what is read to a known end, whose last records
+    are never 100 kB. CONTROL: at once, through librdkafka; where that client reads LOW_LATENCY and GATHERED too, `poll`
+    waits 3 and 100 ms behind its first record unless it is full.
     """
 
     LOW_LATENCY = "LOW_LATENCY"

@@ -4,21 +4,21 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, KafkaError, KafkaException, TopicPartition
 from confluent_kafka import Consumer as Client
+from confluent_kafka import KafkaError, TopicPartition
 from confluent_kafka import Producer as ProducerClient
 
 from fp_contracts.topics import pinned
 from fp_runtime import bus
 from fp_runtime.bus import HEADER, TRACEPARENT, FetchProfile, OffsetOutOfRange, Record, physical
-from fp_runtime.deadline import until
 from fp_runtime.errors import Unavailable
 from fp_runtime.kafka_admin import KafkaAdmin
-from fp_runtime.kafka_client import FatalWatch, admin_options, consumer_options, log, producer_options
+from fp_runtime.kafka_client import FETCH, FatalWatch, admin_options, consumer_options, log, producer_options
+from fp_runtime.kafka_fetch import FetchConsumer, Patience
+from fp_runtime.kafka_offsets import Offsets
 from fp_runtime.kafka_producer import KafkaProducer
 from fp_runtime.settings import RuntimeSettings
 
-REQUEST_TIMEOUT_S = 10.0
 _MAX_CONSUME = 2_000
 _GATHER_S = {FetchProfile.LOW_LATENCY: 0.003, FetchProfile.GATHERED: 0.1}
 _as = tuple.__new__  # a named tuple without its Python-level constructor, once per record
@@ -26,11 +26,19 @@ _as = tuple.__new__  # a named tuple without its Python-level constructor, once 
 
 def open_consumer(
     settings: RuntimeSettings, group: str, *, fetch: FetchProfile = FetchProfile.LOW_LATENCY
-) -> "KafkaConsumer":
-    """A consumer without an assignment; `group` names its committed offsets."""
-    fatal = FatalWatch()
+) -> bus.Consumer:
+    """A consumer without an assignment; `group` names its committed offsets.
+
+    What reads much fetches for itself (ADR 21); on MSK, whose login that way does not have, it is librdkafka that does.
+    """
+    fatal, gather_s = FatalWatch(), _GATHER_S.get(fetch, 0.0)
     options = consumer_options(settings, group, fetch) | {"error_cb": fatal.see, "on_commit": _log_failed_commit}
-    return KafkaConsumer(Client(options), settings.topic_prefix, fatal, _GATHER_S.get(fetch, 0.0))
+    client = Client(options)
+    import os
+    if os.environ.get("FP_X") or settings.profile == "dev_full" or fetch is FetchProfile.CONTROL:
+        return KafkaConsumer(client, settings.topic_prefix, fatal, gather_s)
+    offsets = Offsets(client, settings.topic_prefix)
+    return FetchConsumer(settings.instance, offsets, settings.topic_prefix, Patience(*FETCH[fetch]))
 
 
 def open_producer(settings: RuntimeSettings, *, linger_ms: int = 1, delivery_timeout_s: float = 30.0) -> KafkaProducer:
@@ -99,22 +107,22 @@ class KafkaConsumer:
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._client = client
+        self._offsets = Offsets(client, prefix)
         self._prefix = prefix
         self._fatal = fatal
         self._gather_s = gather_s
         self._sleep = sleep
         self._logical: dict[str, str] = {}
-        self._assigned: frozenset[bus.TopicPartition] = frozenset()
 
     def assign(self, starts: Mapping[bus.TopicPartition, int]) -> None:
         """See bus.Consumer."""
         if any(offset < 0 for offset in starts.values()):
             raise ValueError(f"negative start offset: {dict(starts)}")
         self._logical = {physical(self._prefix, topic): topic for topic, _ in starts}
-        self._assigned = frozenset(starts)
-        self._client.assign([self._native(tp, offset) for tp, offset in starts.items()])
+        self._offsets.assigned = frozenset(starts)
+        self._client.assign([self._offsets.native(tp, offset) for tp, offset in starts.items()])
         # The client keeps a pause over a new assignment of the same partition: nothing would ever come of it.
-        self._client.resume([self._native(tp) for tp in starts])
+        self._client.resume([self._offsets.native(tp) for tp in starts])
 
     def poll(self, max_records: int, timeout_s: float) -> list[Record]:
         """See bus.Consumer; raises also Unavailable for a broker's refusal and BusBroken."""
@@ -134,64 +142,28 @@ class KafkaConsumer:
         return self._client.consume(at_most, 0) if at_most > 0 else []
 
     def ends(self, tps: Iterable[bus.TopicPartition]) -> dict[bus.TopicPartition, int]:
-        """See bus.Consumer; one request per broker. Raises Unavailable."""
-        return self._offsets(tps, OFFSET_END)
+        """See bus.Consumer. Raises Unavailable."""
+        return self._offsets.ends(tps)
 
     def begins(self, tps: Iterable[bus.TopicPartition]) -> dict[bus.TopicPartition, int]:
-        """See bus.Consumer; one request per broker. Raises Unavailable."""
-        return self._offsets(tps, OFFSET_BEGINNING)
+        """See bus.Consumer. Raises Unavailable."""
+        return self._offsets.begins(tps)
 
     def commit(self, offsets: Mapping[bus.TopicPartition, int]) -> None:
         """See bus.Consumer; a failure is logged, since nothing depends on it."""
-        foreign = offsets.keys() - self._assigned
-        if foreign:
-            raise ValueError(f"not assigned: {sorted(foreign)}")
-        self._client.commit(offsets=[self._native(tp, offset) for tp, offset in offsets.items()], asynchronous=True)
+        self._offsets.commit(offsets)
 
     def pause(self, tps: Iterable[bus.TopicPartition]) -> None:
         """See bus.Consumer."""
-        self._client.pause([self._native(tp) for tp in tps])
+        self._client.pause([self._offsets.native(tp) for tp in tps])
 
     def resume(self, tps: Iterable[bus.TopicPartition]) -> None:
         """See bus.Consumer."""
-        self._client.resume([self._native(tp) for tp in tps])
+        self._client.resume([self._offsets.native(tp) for tp in tps])
 
     def close(self) -> None:
         """See bus.Consumer."""
         self._client.close()
-
-    def _native(self, tp: bus.TopicPartition, offset: int = 0) -> TopicPartition:
-        return TopicPartition(physical(self._prefix, tp[0]), tp[1], offset)
-
-    def _offsets(self, tps: Iterable[bus.TopicPartition], which: int) -> dict[bus.TopicPartition, int]:
-        asked = list(tps)
-        failure = ""
-
-        # A fresh or moving partition refuses for a moment, and the client would go on believing what it saw then.
-        def attempt() -> dict[bus.TopicPartition, int] | None:
-            nonlocal failure
-            try:
-                for topic in {topic for topic, _ in asked} if failure else ():
-                    self._client.list_topics(physical(self._prefix, topic), REQUEST_TIMEOUT_S)
-                return self._ask(asked, which)
-            except KafkaException as error:
-                failure = str(error)
-                return None
-
-        try:
-            return until(attempt, REQUEST_TIMEOUT_S, "offsets")
-        except TimeoutError as error:
-            raise Unavailable(f"offsets of {asked}: {failure}") from error
-
-    def _ask(self, asked: list[bus.TopicPartition], which: int) -> dict[bus.TopicPartition, int]:
-        # ListOffsets takes the marks of the end and the beginning for the times -1 and -2.
-        natives = [self._native(tp, which) for tp in asked]
-        found = self._client.offsets_for_times(natives, timeout=REQUEST_TIMEOUT_S)
-        for native in found:
-            if native.error is not None:
-                raise KafkaException(native.error)
-        answers = {(native.topic, native.partition): native.offset for native in found}
-        return {tp: answers[physical(self._prefix, tp[0]), tp[1]] for tp in asked}
 
 
 # The client's types say that any field may be None, which holds for hand-made messages only: hence Any.

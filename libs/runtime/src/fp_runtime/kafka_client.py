@@ -13,9 +13,9 @@ from fp_runtime.settings import RuntimeSettings
 Options = dict[str, Any]
 log = logging.getLogger("fp_runtime.kafka")
 
-_FETCH: dict[FetchProfile, tuple[int, int]] = {  # least bytes, longest wait of the broker in ms
+FETCH: dict[FetchProfile, tuple[int, int]] = {  # least bytes, longest wait of the broker in ms
     FetchProfile.LOW_LATENCY: (1, 500),
-    FetchProfile.GATHERED: (100_000, 100),
+    FetchProfile.GATHERED: (500_000, 150),
     FetchProfile.BULK: (100_000, 500),
     FetchProfile.READBACK: (100_000, 20),
     FetchProfile.CONTROL: (1, 500),
@@ -54,7 +54,7 @@ def admin_options(settings: RuntimeSettings) -> Options:
 
 def consumer_options(settings: RuntimeSettings, group: str, fetch: FetchProfile) -> Options:
     """Options of a consumer with manual assignment; the group only holds committed offsets for lag tools."""
-    min_bytes, max_wait_ms = _FETCH[fetch]
+    min_bytes, max_wait_ms = FETCH[fetch]
     return admin_options(settings) | {
         "group.id": group,
         "group.protocol": "classic",

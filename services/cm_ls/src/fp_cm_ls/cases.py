@@ -21,8 +21,8 @@ from fp_runtime.failpoint import Failpoint, hit
 from fp_runtime.quarantine import PoisonLimit, Quarantined
 
 POLL_S = 0.02
-BATCH = 500
-COMMIT_S = 0.25
+BATCH = 2_000
+COMMIT_S = 0.5
 """What was read is committed this often: nobody waits for a case, and few records are about one."""
 _KINDS = {topics.CASE_TRIGGERS: (Kind.CASE_TRIGGER, "df:"), topics.RTDL: (Kind.ACTION_OUTCOME, "al:")}
 _PASSED_BY = frozenset({Kind.FEATURE_SNAPSHOT, Kind.DECISION, Kind.WATERMARK})

@@ -18,7 +18,7 @@ from fp_runtime.failpoint import Failpoint, hit
 from fp_runtime.outbox import Published, Queued
 
 POLL_S = 0.02
-BATCH = 500
+BATCH = 2_000
 PROGRESS_S = 0.25
 """Progress without effects is committed this often: nearly all decisions ask for nothing."""
 
