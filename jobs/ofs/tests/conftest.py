@@ -30,7 +30,7 @@ from fp_ofs.build import Build
 from fp_ofs.engine import Embedded, Engine
 from fp_rtdl import sample
 from fp_rtdl.lane import Lane
-from fp_rtdl.parquet import Row, to_parquet
+from fp_rtdl.parquet import streams_of, to_parquet
 from fp_runtime.bus import Out, Record
 from fp_runtime.evidence import EvidenceStore, FileStore
 
@@ -63,9 +63,9 @@ class World:
         """Write everything as archive objects of `size` records."""
         for (topic, part), log in self.records.items():
             for first in range(0, len(log), size):
-                rows = [Row(r.offset, r.key, r.header, r.value, r.traceparent) for r in log[first : first + size]]
-                key = f"archive/{sample.RUN}/{topic}/{part}/{first}-{first + len(rows)}.parquet"
-                store.put(key, to_parquet(rows))
+                records = log[first : first + size]
+                key = f"archive/{sample.RUN}/{topic}/{part}/{first}-{first + len(records)}.parquet"
+                store.put(key, to_parquet(streams_of(records)))
 
     def basis(self) -> tuple[BasisRange, ...]:
         return tuple(

@@ -6,13 +6,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from fp_contracts import topics
+from fp_contracts.archived import ContentDigest
 from fp_rtdl import parquet, sample
 from fp_rtdl.archive import Archive, Archived, Range
 from fp_rtdl.audit import ArchiveAudit, covering
-from fp_runtime.bus import TopicPartition
+from fp_rtdl.held import Held
+from fp_runtime.bus import Record, TopicPartition
 from fp_runtime.errors import Fenced
 from fp_runtime.evidence import EvidenceConflict, FileStore
 from fp_runtime.failpoint import FailpointRaised, arm, disarm
@@ -118,9 +124,9 @@ def assert_complete(bus: MemoryBus, ranges: MemoryRanges, folder: Path) -> None:
             audit.take(record)
     assert audit.mismatches() == []
     for done in objects:
-        rows = parquet.from_parquet(FileStore(folder).get(done.ref.key))
-        assert parquet.content_digest(rows) == done.content_digest
-        assert len(rows) == done.records
+        table = parquet.from_parquet(FileStore(folder).get(done.ref.key))
+        assert parquet.content_digest(table) == done.content_digest
+        assert table.num_rows == done.records
 
 
 def test_everything_is_archived_watermarks_and_all(kit: Any, lines: list[Any], tmp_path: Path, pool: Any) -> None:
@@ -139,6 +145,10 @@ def test_no_more_is_held_than_memory_has_room_for(kit: Any, lines: list[Any], tm
     archive = start(bus, ranges, tmp_path, pool, max_records=1_000, max_held=50)
     read = archive.turn()
     assert archive.archived == read == len(lines)
+    kit.write(bus, lines[:20])
+    archive.turn()
+    assert archive.archived < len(lines) + 20  # what was written takes no room any more
+    drain(archive)
     assert_complete(bus, ranges, tmp_path)
 
 
@@ -166,6 +176,20 @@ def test_a_crash_writes_the_claimed_range_again_and_nothing_else(
     assert keys == {done.ref.key for done in ranges.sorted()}
 
 
+def test_a_claimed_range_waits_for_the_last_of_its_records(
+    kit: Any, lines: list[Any], tmp_path: Path, pool: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bus, ranges = kit.bus(lines), MemoryRanges()
+    arm("archive.before_put:raise:1")
+    with pytest.raises(FailpointRaised):
+        drain(start(bus, ranges, tmp_path, pool))
+    monkeypatch.setattr("fp_rtdl.archive.BATCH", 3)
+    archive = start(bus, ranges, tmp_path, pool)
+    while archive.turn():
+        archive.flush()
+    assert_complete(bus, ranges, tmp_path)
+
+
 def test_a_zombie_is_fenced_before_it_writes(kit: Any, lines: list[Any], tmp_path: Path, pool: Any) -> None:
     bus, ranges = kit.bus(lines), MemoryRanges()
     zombie = start(bus, ranges, tmp_path, pool)
@@ -180,17 +204,85 @@ ROWS = [
 ]  # fmt: skip
 
 
-def test_rows_come_back_as_they_went_and_bytes_repeat() -> None:
-    assert parquet.from_parquet(parquet.to_parquet(ROWS)) == ROWS
-    assert parquet.to_parquet(ROWS) == parquet.to_parquet(list(ROWS))
+def packed(rows: Sequence[parquet.Row], level: int = 1) -> bytes:
+    return parquet.to_parquet(parquet.streams_of_rows(rows), level)
 
 
-@pytest.mark.parametrize("change", [
-    ROWS[:2], [ROWS[1], ROWS[0], ROWS[2]], [*ROWS[:2], ROWS[2]._replace(key=None)],
-    [*ROWS[:2], ROWS[2]._replace(key=b"h", header=b"")], [*ROWS[:2], ROWS[2]._replace(offset=8)],
-])  # fmt: skip
-def test_the_digest_tells_every_change(change: list[parquet.Row]) -> None:
-    assert parquet.content_digest(change) != parquet.content_digest(ROWS)
+PARTS = st.binary(max_size=6)
+ROW_LISTS = st.lists(
+    st.builds(parquet.Row, st.just(0), st.none() | PARTS, PARTS, PARTS, st.none() | PARTS), min_size=1, max_size=200
+).map(lambda rows: [row._replace(offset=2 * at + 5) for at, row in enumerate(rows)])
+
+
+@given(ROW_LISTS, st.data())
+@settings(deadline=None)
+def test_an_object_is_the_same_wherever_the_polls_and_a_claim_cut_the_records(
+    rows: list[parquet.Row], data: st.DataObject
+) -> None:
+    ends = data.draw(st.lists(st.integers(0, len(rows)), max_size=4).map(sorted))
+    upto = data.draw(st.integers(rows[0].offset + 1, rows[-1].offset + 1))
+    held, before, behind = (
+        Held(),
+        [row for row in rows if row.offset < upto],
+        [row for row in rows if row.offset >= upto],
+    )
+    for first, end in zip([0, *ends], [*ends, len(rows)], strict=True):
+        held.fresh += [Record("t", 0, row.offset, row.key, row.value, row.header, row.traceparent, 1)
+                       for row in rows[first:end]]  # fmt: skip
+        assert held.settle() == end
+    for wanted, at in ((before, upto), (behind, held.end)):
+        if wanted:
+            count, said = held.cut(at)
+            digest = ContentDigest()
+            digest.add(said)
+            body = parquet.to_parquet(said)
+            table = parquet.from_parquet(body)
+            assert (count, body, parquet.rows_of(table)) == (len(wanted), packed(wanted), wanted)
+            assert digest.hexdigest() == parquet.content_digest(table) == digest_of(wanted)
+    assert len(held) == 0
+
+
+def digest_of(rows: Sequence[parquet.Row]) -> str:
+    digest = ContentDigest()
+    for row in rows:
+        digest.take(row)
+    return digest.hexdigest()
+
+
+@pytest.mark.parametrize(
+    "rows", [ROWS, [parquet.Row(1, None, b"", b"", None)], ROWS * 400], ids=["few", "none", "many"]
+)
+def test_the_digest_of_an_object_is_the_same_however_it_is_packed_and_chunked(rows: list[parquet.Row]) -> None:
+    table = parquet.from_parquet(packed(rows, level=9))
+    pieces = pa.concat_tables([table.slice(0, 1), table.slice(1)])
+    assert parquet.content_digest(table) == parquet.content_digest(pieces) == digest_of(rows)
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, row_group_size=2)
+    assert parquet.content_digest(parquet.from_parquet(sink.getvalue().to_pybytes())) == digest_of(rows)
+
+
+def test_places_are_written_at_times_of_their_own_and_no_later_than_the_flush(
+    kit: Any, lines: list[Any], tmp_path: Path, pool: Any
+) -> None:
+    bus, ranges = kit.bus(lines), MemoryRanges()
+    archive = start(bus, ranges, tmp_path, pool, max_records=10_000, max_held=10_000)  # flush 3.0 s, a turn 0.4 s
+    written = []
+    for _ in range(9):
+        archive.turn()
+        written.append(len(ranges.objects))
+    places = {line[:2] for line in lines}
+    steps = [after - before for before, after in zip([0, *written], written, strict=False)]
+    assert (written[-1], max(steps) <= len(PLACES) // 5 + 1) == (len(places), True)
+    assert_complete(bus, ranges, tmp_path)
+
+
+def test_a_stream_that_ended_is_written_soon_and_whole(kit: Any, lines: list[Any], tmp_path: Path, pool: Any) -> None:
+    bus, ranges = kit.bus(lines), MemoryRanges()
+    archive = start(bus, ranges, tmp_path, pool, max_records=10_000, max_held=10_000)
+    archive.turn(hurry=True)
+    archive.turn(hurry=True)
+    assert archive.archived == len(lines)
+    assert_complete(bus, ranges, tmp_path)
 
 
 def test_an_object_packed_by_another_writer_stands_if_it_says_the_same(
@@ -202,7 +294,7 @@ def test_an_object_packed_by_another_writer_stands_if_it_says_the_same(
         drain(start(bus, ranges, tmp_path, pool))
     for claimed in ranges.unfinished():
         rows = [parquet.row_of(r) for r in bus.read(claimed.place, claimed.first, claimed.next_offset - claimed.first)]
-        FileStore(tmp_path).put(claimed.key(sample.RUN), parquet.to_parquet(rows, level=9))
+        FileStore(tmp_path).put(claimed.key(sample.RUN), packed(rows, level=9))
     drain(start(bus, ranges, tmp_path, pool))
     assert_complete(bus, ranges, tmp_path)
 
@@ -215,7 +307,7 @@ def test_an_object_that_says_something_else_stops_the_archive(
     with pytest.raises(FailpointRaised):
         drain(start(bus, ranges, tmp_path, pool))
     claimed = ranges.unfinished()[0]
-    FileStore(tmp_path).put(claimed.key(sample.RUN), parquet.to_parquet(ROWS))
+    FileStore(tmp_path).put(claimed.key(sample.RUN), packed(ROWS))
     with pytest.raises(EvidenceConflict):
         drain(start(bus, ranges, tmp_path, pool))
 

@@ -1,9 +1,9 @@
 """Counting and hashing what lies on the topics."""
 
-import hashlib
-import struct
+from collections.abc import Sequence
 
 from fp_contracts import topics
+from fp_contracts.archived import ContentDigest
 from fp_contracts.header import Header, Kind, pack
 from fp_contracts.ids import run_tag
 from fp_verdict.buscount import ArchiveObject, BusCount, holes
@@ -19,8 +19,11 @@ def item(first: int, upto: int, digest: str = "x") -> ArchiveObject:
     return ArchiveObject(topics.LABELS, 0, first, upto, f"k{first}", "s", 1, upto - first, digest)
 
 
-def framed(offset: int, head: bytes) -> bytes:
-    return struct.pack(">qiiii", offset, 1, len(head), 1, -1) + b"k" + head + b"v"
+def digest_of(heads: Sequence[bytes], first: int = 0) -> str:
+    digest = ContentDigest()
+    for offset, head in enumerate(heads, first):
+        digest.take((offset, b"k", head, b"v", None))
+    return digest.hexdigest()
 
 
 def test_repeats_strangers_and_watermarks_do_not_count() -> None:
@@ -32,11 +35,12 @@ def test_repeats_strangers_and_watermarks_do_not_count() -> None:
 
 
 def test_an_object_must_say_what_the_topic_holds() -> None:
-    digest = hashlib.sha256(framed(0, header(1)) + framed(1, header(2))).hexdigest()
-    count = BusCount(TAG, [item(0, 2, digest), item(2, 3, digest)])
-    for offset in range(3):
-        count.take(topics.LABELS, 0, offset, b"k", header(offset + 1), b"v", None)
-    assert count.mismatches() == ["k2: not what the topic holds"]
+    heads = [header(seq) for seq in range(1, 6)]
+    objects = [item(0, 2, digest_of(heads[:2])), item(2, 3, "x"), item(3, 4, digest_of(heads[3:4], 3)), item(9, 10)]
+    count = BusCount(TAG, objects)
+    for offset, head in enumerate(heads):
+        count.take(topics.LABELS, 0, offset, b"k", head, b"v", None)
+    assert count.mismatches() == [f"k{first}: not what the topic holds" for first in (2, 9)]
 
 
 def test_holes_are_found_and_what_lies_beyond_the_end_is_none() -> None:
@@ -55,8 +59,7 @@ def test_what_is_ordered_before_a_window_is_hashed_and_not_counted() -> None:
              (Kind.AUTH_REQUEST, 89), (Kind.AUTH_REQUEST, 90), (Kind.FLOW_ANCHOR, 91)], 1
         )
     ]  # fmt: skip
-    digest = hashlib.sha256(b"".join(framed(at, head) for at, head in enumerate(heads))).hexdigest()
-    count = BusCount(TAG, [item(0, len(heads), digest)], since_us=90, labels_since_us=100)
+    count = BusCount(TAG, [item(0, len(heads), digest_of(heads))], since_us=90, labels_since_us=100)
     seen = [count.take(topics.LABELS, 0, at, b"k", head, b"v", None) for at, head in enumerate(heads)]
     assert (count.counts()["decisions"], count.counts()["labels"]) == (1, 1)
     assert (count.ingress(), count.requests()) == (2, 1)

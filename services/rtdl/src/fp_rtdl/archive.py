@@ -4,15 +4,15 @@ Derived stage: claim a range → put its object → record the object. A claimed
 from the same records; so the objects of a partition never overlap and leave no hole.
 """
 
-from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Executor
-from operator import attrgetter
+from concurrent.futures import Executor, Future
 from typing import NamedTuple, Protocol
 
+from fp_contracts.archived import ContentDigest
 from fp_contracts.control import EvidenceRef
-from fp_rtdl.parquet import Columns, columns_from_parquet, columns_of, columns_to_parquet, content_digest
-from fp_runtime.bus import Consumer, Record, TopicPartition
+from fp_rtdl.held import Held
+from fp_rtdl.parquet import content_digest, from_parquet, to_parquet
+from fp_runtime.bus import Consumer, TopicPartition
 from fp_runtime.evidence import EvidenceConflict, EvidenceStore, ref_of
 from fp_runtime.failpoint import Failpoint, hit
 
@@ -20,6 +20,7 @@ STAGE = "archive"
 BATCH = 2_000
 POLL_S = 0.2
 HURRY_S = 0.5
+SHARES = 5  # of the places, each written at its own time: a burst of work is felt by the stages that decide
 
 
 class Range(NamedTuple):
@@ -74,7 +75,10 @@ class Ranges(Protocol):
 
 
 class Archive:
-    """One run's archive. `clock` gives seconds; `starts` is where the run starts in every topic-partition."""
+    """One run's archive. `clock` gives seconds; `starts` is where the run starts in every topic-partition.
+
+    Objects are packed one after the other in this thread and put in the pool, so that waiting for a disk overlaps.
+    """
 
     def __init__(
         self, run: str, starts: Mapping[TopicPartition, int], ranges: Ranges, store: EvidenceStore,
@@ -94,38 +98,48 @@ class Archive:
         self._open = {claimed.place: claimed for claimed in ranges.unfinished()}
         opened = {place: claimed.first for place, claimed in self._open.items()}
         self._next = {**starts, **ranges.reached(), **opened}
-        self._held: dict[TopicPartition, list[Record]] = {place: [] for place in self._next}
+        self._held = {place: Held() for place in self._next}
+        self._fresh = {place: held.fresh for place, held in self._held.items()}
         self._waiting = 0
-        self._flushed_at = clock()
+        self._beat_s = flush_s / SHARES
+        self._started_at = self._flushed_at = clock()
+        self._beats = 0
         self.archived = 0
         consumer.assign(self._next)
 
     def turn(self, hurry: bool = False) -> int:
         """One turn; the number of records read. `hurry` = the stream has ended: write soon, however little."""
-        records, held = self._consumer.poll(BATCH, POLL_S), self._held
+        records, held = self._consumer.poll(BATCH, POLL_S), self._fresh
         for record in records:
             held[record.topic, record.partition].append(record)
         self._waiting += len(records)
-        full = [place for place, waiting in held.items() if len(waiting) >= self._max_records]
-        if full:
-            self._write(full)
-        due_s = min(HURRY_S, self._flush_s) if hurry else self._flush_s
-        if self._waiting >= self._max_held or self._clock() - self._flushed_at >= due_s:
+        full = [place for place, waiting in self._held.items() if waiting.settle() >= self._max_records]
+        now = self._clock()
+        due = self._due(now)
+        if self._waiting >= self._max_held or (hurry and now - self._flushed_at >= min(HURRY_S, self._flush_s)):
             self.flush()
+        else:
+            self._write(sorted({*due, *full}))
         return len(records)
 
     def flush(self) -> None:
         """Write everything held, but for a claimed range whose records are not all here yet."""
         self._flushed_at = self._clock()
-        self._write([place for place, records in self._held.items() if records])
+        self._write(list(self._held))
+
+    def _due(self, now: float) -> set[TopicPartition]:
+        """The shares whose times have come since the last turn; each one's comes every `flush_s`."""
+        before, self._beats = self._beats, int((now - self._started_at) / self._beat_s)
+        shares = {beat % SHARES for beat in range(max(before, self._beats - SHARES), self._beats)}
+        return {place for at, place in enumerate(self._held) if at % SHARES in shares} if shares else set()
 
     def _write(self, places: Sequence[TopicPartition]) -> None:
-        ranges = [found for found in map(self._range, places) if found is not None]
+        ranges = [found for place in places if (found := self._range(place)) is not None]
         if not ranges:
             return
         self._ranges.claim([found for found in ranges if found.place not in self._open])
         hit(Failpoint.ARCHIVE_BEFORE_PUT)
-        objects = list(self._pool.map(self._put, ranges))
+        objects = [put.result() for put in [self._put(found) for found in ranges]]
         hit(Failpoint.ARCHIVE_AFTER_PUT)
         self._ranges.record(objects)
         hit(Failpoint.ARCHIVE_AFTER_ROW)
@@ -133,34 +147,34 @@ class Archive:
             place = done.range.place
             self._open.pop(place, None)
             self._next[place] = done.range.next_offset
-            del self._held[place][: self._upto(done.range)]
             self.archived += done.records
-            self._waiting -= done.records
         self._consumer.commit({done.range.place: done.range.next_offset for done in objects})
 
     def _range(self, place: TopicPartition) -> Range | None:
         """What is to be written of a topic-partition: a claim from before a restart exactly, else all that is held."""
-        upto, claimed = self._held[place][-1].offset + 1, self._open.get(place)
+        held, claimed = self._held[place], self._open.get(place)
+        if not held:
+            return None
         if claimed is None:
-            return Range(*place, self._next[place], upto)
-        return claimed if upto >= claimed.next_offset else None
+            return Range(*place, self._next[place], held.end)
+        return claimed if held.end >= claimed.next_offset else None
 
-    def _upto(self, wanted: Range) -> int:
-        """How many of the held records, which are in order of offset, lie before the end of a range."""
-        return bisect_left(self._held[wanted.place], wanted.next_offset, key=attrgetter("offset"))
+    def _put(self, wanted: Range) -> Future[Archived]:
+        """Begin to put a range, which is held no longer: whatever fails now ends the process."""
+        rows, said = self._held[wanted.place].cut(wanted.next_offset)
+        self._waiting -= rows
+        digest = ContentDigest()
+        digest.add(said)
+        return self._pool.submit(self._put_once, wanted, to_parquet(said), rows, digest.hexdigest())
 
-    def _put(self, wanted: Range) -> Archived:
-        records = self._held[wanted.place][: self._upto(wanted)]
-        columns = columns_of(records)
-        digest = content_digest(zip(*columns, strict=True))
-        return Archived(wanted, self._put_once(wanted.key(self._run), columns, digest), len(records), digest)
-
-    def _put_once(self, key: str, columns: Columns, digest: str) -> EvidenceRef:
+    def _put_once(self, wanted: Range, body: bytes, records: int, digest: str) -> Archived:
         """Write once. An object of the same range that another pyarrow packed stands if it says the same."""
+        key = wanted.key(self._run)
         try:
-            return self._store.put(key, columns_to_parquet(columns))
+            ref = self._store.put(key, body)
         except EvidenceConflict:
-            body = self._store.get(key)
-            if content_digest(zip(*columns_from_parquet(body), strict=True)) != digest:
+            standing = self._store.get(key)
+            if content_digest(from_parquet(standing)) != digest:
                 raise
-            return ref_of(key, body)
+            ref = ref_of(key, standing)
+        return Archived(wanted, ref, records, digest)

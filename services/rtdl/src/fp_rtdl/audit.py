@@ -1,6 +1,6 @@
 """Looks at the topics once for P8: counts requests, snapshots, labels; hashes what the archive should hold. Pure."""
 
-from collections import Counter, defaultdict
+from collections import Counter, defaultdict, deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -9,11 +9,11 @@ from typing import Any
 import orjson
 
 from fp_contracts import topics
+from fp_contracts.archived import ContentDigest
 from fp_contracts.derive import SNAPSHOT_FIELDS, content_fingerprint, multiset_digest, snapshot_hash
 from fp_contracts.header import Header, HeaderError, Kind, kind_of, unpack
-from fp_rtdl.archive import Archived
+from fp_rtdl.archive import Archived, Range
 from fp_rtdl.gates import StreamFacts
-from fp_rtdl.parquet import framed
 from fp_runtime.bus import Record, TopicPartition
 
 _KINDS = frozenset({Kind.AUTH_REQUEST, Kind.FEATURE_SNAPSHOT, Kind.LABEL_ASSERTION})
@@ -89,31 +89,39 @@ class ArchiveAudit:
     """Hashes the records of a topic-partition by the ranges of its objects, to be compared with what those say."""
 
     def __init__(self, objects: Sequence[Archived]) -> None:
-        self._by_place: dict[TopicPartition, list[Archived]] = defaultdict(list)
+        self._objects = objects
+        self._coming: dict[TopicPartition, deque[Archived]] = defaultdict(deque)
         for found in objects:
-            self._by_place[found.range.place].append(found)
-        self._at: Counter[TopicPartition] = Counter()
-        self._digests = {found.range: sha256() for found in objects}
+            self._coming[found.range.place].append(found)
+        self._open: dict[Range, ContentDigest] = {}
+        self._said: dict[Range, str] = {}
 
     def take(self, record: Record) -> None:
         """Take one record; records come in order per topic-partition."""
-        place = (record.topic, record.partition)
-        objects = self._by_place.get(place, [])
-        while self._at[place] < len(objects) and objects[self._at[place]].range.next_offset <= record.offset:
-            self._at[place] += 1
-        if self._at[place] < len(objects):
-            wanted = objects[self._at[place]].range
-            if record.offset >= wanted.first:
-                _, _, offset, key, value, header, trace, _ = record
-                self._digests[wanted].update(framed((offset, key, header, value, trace)))
+        topic, partition, offset, key, value, header, trace, _ = record
+        coming = self._coming.get((topic, partition))
+        while coming and coming[0].range.next_offset <= offset:
+            self._close(coming.popleft().range)
+        if coming and offset >= coming[0].range.first:
+            wanted = coming[0].range
+            digest = self._open.get(wanted)
+            if digest is None:
+                digest = self._open[wanted] = ContentDigest()
+            digest.take((offset, key, header, value, trace))
+
+    def _close(self, passed: Range) -> None:
+        digest = self._open.pop(passed, None)
+        if digest is not None:
+            self._said[passed] = digest.hexdigest()
 
     def mismatches(self) -> list[str]:
-        """Objects whose recorded content is not what the topic holds."""
+        """Objects whose recorded content is not what the topic holds; after the last record."""
+        for wanted in list(self._open):
+            self._close(wanted)
         return [
             f"{found.ref.key}: not what the topic holds"
-            for objects in self._by_place.values()
-            for found in objects
-            if self._digests[found.range].hexdigest() != found.content_digest
+            for found in self._objects
+            if self._said.get(found.range) != found.content_digest
         ]
 
 

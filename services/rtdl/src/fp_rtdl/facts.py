@@ -14,7 +14,7 @@ from fp_rtdl.archive_store import load_objects
 from fp_rtdl.audit import AUDITED, ArchiveAudit, StreamAudit, covering
 from fp_rtdl.checkpoint import Position, read_position
 from fp_rtdl.gates import ArchiveFacts, P8Facts, Place, caught_up, evaluate_p8
-from fp_rtdl.parquet import columns_from_parquet, content_digest
+from fp_rtdl.parquet import content_digest, from_parquet
 from fp_rtdl.plan import STAGE, RunPlan, plan_of
 from fp_rtdl.settings import RtdlSettings
 from fp_runtime import progress, quarantine, spans
@@ -120,13 +120,12 @@ def _upto(saved: Position | None, topic: str, start: int, end: int) -> int:
 
 def _fault(store: EvidenceStore, found: Archived) -> str | None:
     try:
-        columns = columns_from_parquet(read(store, found.ref))
+        table = from_parquet(read(store, found.ref))
     except EvidenceMissing:
         return f"{found.ref.key}: missing"
     except (EvidenceBroken, ValueError, OSError) as error:
         return f"{found.ref.key}: {error}"
-    same_size = len(columns[0]) == found.records
-    says_it = same_size and content_digest(zip(*columns, strict=True)) == found.content_digest
+    says_it = table.num_rows == found.records and content_digest(table) == found.content_digest
     return None if says_it else f"{found.ref.key}: content digest does not recompute"
 
 

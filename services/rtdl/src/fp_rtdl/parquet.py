@@ -1,28 +1,19 @@
 """Archive objects: records of one topic-partition range as parquet, and the digest of what they say. Pure."""
 
-import hashlib
-import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from fp_contracts.archived import COLUMNS, Buffer, ContentDigest, Streams, streams
 from fp_runtime.bus import Record
 
-_FIELDS: list[tuple[str, pa.DataType]] = [
-    ("offset", pa.int64()),
-    ("key", pa.binary()),
-    ("header", pa.binary()),
-    ("value", pa.binary()),
-    ("traceparent", pa.binary()),
-]
+_FIELDS: list[tuple[str, pa.DataType]] = [("offset", pa.int64()), *((name, pa.binary()) for name in COLUMNS)]
 SCHEMA = pa.schema(_FIELDS)
-_FRAME = struct.Struct(">qiiii")
-_HASHED_AT_ONCE = 4_000  # parts
-
-Values = tuple[int, bytes | None, bytes, bytes, bytes | None]
-Columns = tuple[Sequence[Any], ...]
+_NONE = pa.scalar(0, pa.int32())
+_FIRST = pa.array([0], pa.int32())
 
 
 class Row(NamedTuple):
@@ -40,61 +31,71 @@ def row_of(record: Record) -> Row:
     return Row(record.offset, record.key, record.header, record.value, record.traceparent)
 
 
-def columns_of(records: Sequence[Record]) -> Columns:
+def streams_of(records: Sequence[Record]) -> Streams:
     """The columns of the rows of at least one record, without making the rows."""
     _, _, offsets, keys, values, headers, traces, _ = zip(*records, strict=True)
-    return offsets, keys, headers, values, traces
+    return streams(offsets, (keys, headers, values, traces))
 
 
-def framed(row: Values) -> bytes:
-    """A row as bytes that no other row has: lengths (-1 = absent), then the parts."""
-    return b"".join(_parts(*row))
+def streams_of_rows(rows: Sequence[Row]) -> Streams:
+    """The columns of at least one row."""
+    offsets, *columns = zip(*rows, strict=True)
+    return streams(offsets, columns)
 
 
-def _parts(offset: int, key: bytes | None, header: bytes, value: bytes, trace: bytes | None) -> tuple[bytes, ...]:
-    sizes = _FRAME.pack(
-        offset, -1 if key is None else len(key), len(header), len(value), -1 if trace is None else len(trace)
-    )  # fmt: skip
-    return sizes, key or b"", header, value, trace or b""
-
-
-def content_digest(rows: Iterable[Values]) -> str:
-    """hex64 over the rows in order: what an object says, however it is packed."""
-    digest = hashlib.sha256()
-    parts: list[bytes] = []
-    for row in rows:
-        parts += _parts(*row)
-        if len(parts) >= _HASHED_AT_ONCE:
-            digest.update(b"".join(parts))
-            parts.clear()
-    digest.update(b"".join(parts))
-    return digest.hexdigest()
-
-
-def to_parquet(rows: Sequence[Row], level: int = 1) -> bytes:
-    """`columns_to_parquet` of rows."""
-    return columns_to_parquet(tuple(zip(*rows, strict=True)), level)
-
-
-def columns_to_parquet(columns: Columns, level: int = 1) -> bytes:
+def to_parquet(said: Streams, level: int = 1) -> bytes:
     """The object's bytes, of at least one row: equal rows give equal bytes with the same pyarrow and zstd level."""
-    arrays = [pa.array(column, kind) for column, (_, kind) in zip(columns, _FIELDS, strict=True)]
-    table = pa.table(arrays, schema=SCHEMA)
+    rows = len(said.offsets) // 8
+    offsets = pa.Array.from_buffers(pa.int64(), rows, [None, pa.py_buffer(said.offsets)])
+    columns = [_column(rows, lengths, values) for lengths, values in said.columns]
     sink = pa.BufferOutputStream()
     pq.write_table(
-        table, sink, compression="zstd", compression_level=level, use_dictionary=False, write_statistics=False
+        pa.table([offsets, *columns], schema=SCHEMA), sink, compression="zstd", compression_level=level,
+        use_dictionary=False, write_statistics=False,
     )  # fmt: skip
     return sink.getvalue().to_pybytes()
 
 
-def from_parquet(body: bytes) -> list[Row]:
-    """The rows of an object; ValueError when it is no archive object."""
-    return [Row._make(values) for values in zip(*columns_from_parquet(body), strict=True)]
+def _column(rows: int, lengths: Buffer, values: Buffer) -> Any:
+    sizes: Any = pa.Int32Array.from_buffers(pa.int32(), rows, [None, pa.py_buffer(lengths)])
+    present = pc.greater_equal(sizes, _NONE).buffers()[1]
+    ends = pc.cumulative_sum_checked(pc.max_element_wise(sizes, _NONE))
+    borders = pa.concat_arrays([_FIRST, ends]).buffers()[1]
+    return pa.BinaryArray.from_buffers(pa.binary(), rows, [present, borders, pa.py_buffer(values)])
 
 
-def columns_from_parquet(body: bytes) -> Columns:
+def from_parquet(body: bytes) -> pa.Table:
     """The columns of an object; ValueError when it is no archive object."""
     table = pq.read_table(pa.BufferReader(body))
     if table.schema.names != SCHEMA.names:
         raise ValueError(f"not an archive object: {table.schema.names}")
-    return tuple(table.column(name).to_pylist() for name in SCHEMA.names)
+    return table
+
+
+def rows_of(table: pa.Table) -> list[Row]:
+    """The rows of an object."""
+    columns = [table.column(name).to_pylist() for name in SCHEMA.names]
+    return [Row._make(values) for values in zip(*columns, strict=True)]
+
+
+def content_digest(table: pa.Table) -> str:
+    """`ContentDigest` of an object, hashed where Arrow has its columns."""
+    digest = ContentDigest()
+    for batch in table.to_batches():
+        offsets, *columns = batch.columns
+        digest.add(Streams(_values(offsets, 8), [_pair(column) for column in columns]))
+    return digest.hexdigest()
+
+
+def _pair(column: Any) -> tuple[Buffer, Buffer]:
+    lengths = _values(pc.fill_null(pc.binary_length(column), -1), 4)
+    _, borders, values = column.buffers()
+    if values is None:
+        return lengths, b""
+    at = memoryview(borders).cast("B").cast("i")
+    return lengths, memoryview(values)[at[column.offset] : at[column.offset + len(column)]]
+
+
+def _values(array: Any, width: int) -> memoryview:
+    """The bytes of an array of numbers of which none is absent."""
+    return memoryview(array.buffers()[1])[width * array.offset : width * (array.offset + len(array))]

@@ -1,16 +1,14 @@
 """Counts a run's records on the topics behind the gateway and hashes them by the archive's ranges. Pure.
 
-Shares no code with what wrote them: the framing is that of the archive's declared content digest.
+Shares no code with what wrote them but the contract of the archive's declared content digest.
 """
 
-import hashlib
-import struct
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from fp_contracts import topics
+from fp_contracts.archived import ContentDigest
 from fp_contracts.header import NONE_TS, Header, HeaderError, Kind, unpack
 
 COUNTED = (topics.RTDL, topics.AUDIT, topics.CASE_TRIGGERS, topics.LABELS)
@@ -26,7 +24,6 @@ NAMES: Mapping[Kind, str] = {
     Kind.LABEL_ASSERTION: "labels",
 }
 _KINDS = {*NAMES, *INGRESS_KINDS}
-_FRAME = struct.Struct(">qiiii")
 Place = tuple[str, int]
 
 
@@ -58,13 +55,13 @@ class BusCount:
     labels_since_us: int = NONE_TS
     hashed: Sequence[str] = COUNTED
     _seen: dict[Kind, set[tuple[str, int, int, str]]] = field(default_factory=lambda: defaultdict(set))
-    _by_place: dict[Place, list[ArchiveObject]] = field(default_factory=lambda: defaultdict(list))
-    _digests: dict[str, Any] = field(default_factory=dict)
+    _coming: dict[Place, deque[ArchiveObject]] = field(default_factory=lambda: defaultdict(deque))
+    _open: dict[str, ContentDigest] = field(default_factory=dict)
+    _said: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for found in self.objects:
-            self._by_place[found.topic, found.partition].append(found)
-            self._digests[found.key] = hashlib.sha256()
+            self._coming[found.topic, found.partition].append(found)
 
     def take(self, topic: str, partition: int, offset: int, key: bytes | None, header: bytes, value: bytes,
              trace: bytes | None) -> Header | None:  # fmt: skip
@@ -85,15 +82,19 @@ class BusCount:
 
     def _hash(self, topic: str, partition: int, offset: int, key: bytes | None, header: bytes, value: bytes,
               trace: bytes | None) -> None:  # fmt: skip
-        waiting = self._by_place.get((topic, partition), [])
-        while waiting and waiting[0].next_offset <= offset:
-            waiting.pop(0)
-        if not waiting or offset < waiting[0].first:
-            return
-        sizes = _FRAME.pack(
-            offset, -1 if key is None else len(key), len(header), len(value), -1 if trace is None else len(trace)
-        )  # fmt: skip
-        self._digests[waiting[0].key].update(b"".join((sizes, key or b"", header, value, trace or b"")))
+        coming = self._coming.get((topic, partition))
+        while coming and coming[0].next_offset <= offset:
+            self._close(coming.popleft().key)
+        if coming and offset >= coming[0].first:
+            digest = self._open.get(coming[0].key)
+            if digest is None:
+                digest = self._open[coming[0].key] = ContentDigest()
+            digest.take((offset, key, header, value, trace))
+
+    def _close(self, passed: str) -> None:
+        digest = self._open.pop(passed, None)
+        if digest is not None:
+            self._said[passed] = digest.hexdigest()
 
     def counts(self) -> dict[str, int]:
         """Distinct (source, sequence) of this run by kind."""
@@ -108,11 +109,13 @@ class BusCount:
         return len(self._seen[Kind.AUTH_REQUEST])
 
     def mismatches(self) -> list[str]:
-        """Objects of the topics read whose declared content is not what the topic holds."""
+        """Objects of the topics read whose declared content is not what the topic holds; after the last record."""
+        for key in list(self._open):
+            self._close(key)
         return [
             f"{found.key}: not what the topic holds"
             for found in self.objects
-            if found.topic in self.hashed and self._digests[found.key].hexdigest() != found.content_digest
+            if found.topic in self.hashed and self._said.get(found.key) != found.content_digest
         ]
 
 
