@@ -35,6 +35,7 @@ def open_consumer(
     options = consumer_options(settings, group, fetch) | {"error_cb": fatal.see, "on_commit": _log_failed_commit}
     client = Client(options)
     import os
+
     if os.environ.get("FP_X") or settings.profile == "dev_full" or fetch is FetchProfile.CONTROL:
         return KafkaConsumer(client, settings.topic_prefix, fatal, gather_s)
     offsets = Offsets(client, settings.topic_prefix)

@@ -11,6 +11,7 @@ from fp_cm_ls.domain import Entry, Kind
 from fp_cm_ls.plan import STAGE
 from fp_contracts.downstream import LabelAssertion, LabelSubject
 from fp_runtime import ownership, progress, quarantine
+from fp_runtime.pgarrays import byteas, int8s, texts
 from fp_runtime.postgres import Connection, Cursor, transaction
 
 _ATTACH_LOCK = 5141
@@ -56,11 +57,11 @@ def append(cur: Cursor, run: str, entries: Iterable[Entry]) -> None:
         _APPEND,
         {
             "run": run,
-            "cases": [entry.case_id for entry in given],
-            "kinds": [entry.kind.value for entry in given],
-            "refs": [entry.ref for entry in given],
-            "ats": [entry.event_us for entry in given],
-            "details": [orjson.dumps(entry.detail).decode() for entry in given],
+            "cases": texts([entry.case_id for entry in given]),
+            "kinds": texts([entry.kind.value for entry in given]),
+            "refs": texts([entry.ref for entry in given]),
+            "ats": int8s([entry.event_us for entry in given]),
+            "details": texts([orjson.dumps(entry.detail).decode() for entry in given]),
         },
     )
 
@@ -104,29 +105,37 @@ class PgCases:
             "INSERT INTO cm.case_file (run, case_id, account_id, opened_us)"
             " SELECT %s, * FROM unnest(%s::text[], %s::text[], %s::int8[]) ON CONFLICT DO NOTHING",
             (
-                self._run, [t.case_id for t in triggers], [t.account_id for t in triggers],
-                [t.event_us for t in triggers],
+                self._run, texts([t.case_id for t in triggers]), texts([t.account_id for t in triggers]),
+                int8s([t.event_us for t in triggers]),
             ),
         )  # fmt: skip
+        ids, cases, sources, parts, seqs, decisions, events, intents, amounts, fingerprints = zip(
+            *map(_trigger_values, rows), strict=True
+        )
         cur.execute(
             "INSERT INTO cm.trigger (run, trigger_id, case_id, source, part, seq, decision_id, source_event_id,"
-            " intents, amount_minor, fingerprint) SELECT %s, * FROM unnest(%s::text[], %s::text[], %s::text[],"
-            " %s::int4[], %s::int8[], %s::text[], %s::text[], %s::int4[], %s::int8[], %b::bytea[])",
-            (self._run, *map(list, zip(*map(_trigger_values, rows), strict=True))),
-        )
+            " intents, amount_minor, fingerprint) SELECT %s, trigger_id, case_id, source, part::int4, seq, decision_id,"
+            " event_id, intents::int4, amount_minor, fingerprint FROM unnest(%s, %s, %s, %s, %s, %s, %s, %s, %s, %s)"
+            " AS t (trigger_id, case_id, source, part, seq, decision_id, event_id, intents, amount_minor, fingerprint)",
+            (
+                self._run, texts(ids), texts(cases), texts(sources), int8s(parts), int8s(seqs), texts(decisions),
+                texts(events), int8s(intents), int8s(amounts), byteas(fingerprints),
+            ),
+        )  # fmt: skip
 
     def _add_outcomes(self, cur: Cursor, rows: Sequence[OutcomeRow]) -> None:
         if not rows:
             return
-        values = [
-            (row.outcome.action_id, row.outcome.decision_id, row.outcome.kind, row.outcome.status, row.event_us)
-            for row in rows
-        ]
+        said = [row.outcome for row in rows]
         cur.execute(
             "INSERT INTO cm.outcome (run, action_id, decision_id, kind, status, event_us)"
-            " SELECT %s, * FROM unnest(%s::text[], %s::text[], %s::text[], %s::text[], %s::int8[])",
-            (self._run, *map(list, zip(*values, strict=True))),
-        )
+            " SELECT %s, * FROM unnest(%s, %s, %s, %s, %s)",
+            (
+                self._run, texts([one.action_id for one in said]), texts([one.decision_id for one in said]),
+                texts([one.kind for one in said]), texts([one.status for one in said]),
+                int8s([row.event_us for row in rows]),
+            ),
+        )  # fmt: skip
 
     def _entries(self, cur: Cursor, batch: Batch) -> list[Entry]:
         """Triggers with what came before them, then outcomes with the cases that were there before."""

@@ -20,9 +20,9 @@ from fp_runtime.eventtime.sequence import Seen, SourceTrack
 from fp_runtime.failpoint import Failpoint, hit
 from fp_runtime.quarantine import PoisonLimit, Quarantined
 
-POLL_S = 0.02
+POLL_S = 0.2  # longer than the broker gathers: a poll without a record means that none is there
 BATCH = 2_000
-COMMIT_S = 0.5
+COMMIT_S = 1.0
 """What was read is committed this often: nobody waits for a case, and few records are about one."""
 _KINDS = {topics.CASE_TRIGGERS: (Kind.CASE_TRIGGER, "df:"), topics.RTDL: (Kind.ACTION_OUTCOME, "al:")}
 _PASSED_BY = frozenset({Kind.FEATURE_SNAPSHOT, Kind.DECISION, Kind.WATERMARK})
@@ -131,7 +131,7 @@ class Cases:
         records = self._consumer.poll(BATCH, POLL_S)
         for record in records:
             self._take(record)
-        if self._clock() - self._committed_at >= COMMIT_S:
+        if not records or self._clock() - self._committed_at >= COMMIT_S:
             self.commit()
         return len(records)
 

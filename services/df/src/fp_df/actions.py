@@ -17,10 +17,10 @@ from fp_runtime.courier import Courier
 from fp_runtime.failpoint import Failpoint, hit
 from fp_runtime.outbox import Published, Queued
 
-POLL_S = 0.02
+POLL_S = 0.2  # longer than the broker gathers: a poll without a record means that none is there
 BATCH = 2_000
-PROGRESS_S = 0.25
-"""Progress without effects is committed this often: nearly all decisions ask for nothing."""
+PROGRESS_S = 1.0
+"""Progress without effects is committed this often, and when nothing comes: nearly all decisions ask for nothing."""
 
 
 class Actuator(Protocol):
@@ -83,7 +83,7 @@ class Actor:
             self.desks[record.partition].take(record)
         self._execute()
         effects = any(desk.has_effects() for desk in self.desks.values())
-        if effects or self._clock() - self._committed_at >= PROGRESS_S:
+        if effects or not records or self._clock() - self._committed_at >= PROGRESS_S:
             self._commit()
         return len(records)
 
