@@ -29,14 +29,12 @@ def open_consumer(
 ) -> bus.Consumer:
     """A consumer without an assignment; `group` names its committed offsets.
 
-    What reads much fetches for itself (ADR 21); on MSK, whose login that way does not have, it is librdkafka that does.
+    What reads much fetches for itself (ADR 21). On MSK librdkafka reads everything: our way has no login there.
     """
     fatal, gather_s = FatalWatch(), _GATHER_S.get(fetch, 0.0)
     options = consumer_options(settings, group, fetch) | {"error_cb": fatal.see, "on_commit": _log_failed_commit}
     client = Client(options)
-    import os
-
-    if os.environ.get("FP_X") or settings.profile == "dev_full" or fetch is FetchProfile.CONTROL:
+    if settings.profile == "dev_full" or fetch is FetchProfile.CONTROL:
         return KafkaConsumer(client, settings.topic_prefix, fatal, gather_s)
     offsets = Offsets(client, settings.topic_prefix)
     return FetchConsumer(settings.instance, offsets, settings.topic_prefix, Patience(*FETCH[fetch]))
