@@ -21,7 +21,7 @@ from fp_runtime.failpoint import Failpoint, hit
 from fp_runtime.outbox import Published, Queued
 from fp_runtime.telemetry import Metric, gauge
 
-POLL_S = 0.005
+POLL_S = 0.02
 GATHER_S = 0.01
 """Behind the first decidable payment of a wave: longest wait for what the other members of rtdl say of it."""
 READ, BATCH = 2_000, 500
