@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ALL_COMPLETED, FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
+from operator import itemgetter
 from typing import NamedTuple, Protocol
 
 from fp_runtime.errors import Unavailable
@@ -21,6 +22,7 @@ SAVE_S = 0.5
 FLAT_OUT_MARK_S = 0.2  # a lane that waits for a fair share of lines has nothing new to say of its frontier
 BACKOFF_S, BACKOFF_MAX_S = 0.05, 1.0
 STOP_POLL_S = 0.2
+_WITH_REASON = ("QUARANTINED", "REJECTED")
 
 
 class Store(Protocol):
@@ -208,9 +210,11 @@ class Stream:
         if settled is None:
             return
         progress = self._progress[settled.lane]
-        for line in settled.classes:
-            detail = f"|{line[1]}" if line[0] in ("QUARANTINED", "REJECTED") else ""
-            progress.counts[line[0] + detail] += 1
+        for kind, n in Counter(map(itemgetter(0), settled.classes)).items():
+            if kind in _WITH_REASON:
+                progress.counts.update(f"{kind}|{reason}" for other, reason in settled.classes if other == kind)
+            else:
+                progress.counts[kind] += n
         progress.frontier_us = max(progress.frontier_us, settled.frontier_us)
         if settled.batch is not None:
             progress.acked_seq = settled.batch.last_seq
