@@ -16,7 +16,7 @@ from fp_contracts.partition import partition_of
 from fp_contracts.records import Pins
 from fp_contracts.timestamps import to_text
 from fp_wsp import expand
-from fp_wsp.world import Payment, event_id
+from fp_wsp.world import Payment, event_id, flow_id
 
 PAYMENT = Payment(
     1_551_657_856_000_000, "pay-1", 'Käse & "Söhne"', 3, "acct-7", "card-7", None, "term-1", 1_234, "USD", "ECOM",
@@ -71,6 +71,7 @@ def test_every_line_is_canonical_and_keeps_the_contract(
             assert not TRUTH_FIELDS & {*doc, *envelope.payload}
             assert event.lane == partition_of(envelope.payload["merchant_id"], 6)
             assert event.event_id == event_id(world_id, payment.payment_id, expand.PARTS[event.part].name)
+            assert event.flow.flow_id == flow_id(world_id, payment.payment_id)
 
 
 @pytest.mark.parametrize("chunk", [1, 3, 512])
@@ -99,16 +100,3 @@ def test_a_run_has_its_own_trace_and_the_same_events(pins: Pins, world_id: str) 
 @given(st.integers(min_value=-(10**16), max_value=4 * 10**15))
 def test_ts_text_is_to_text(us: int) -> None:
     assert expand.ts_text(us) == to_text(us)
-
-
-@given(st.text(max_size=12), st.integers(0, 2**50), st.integers(-(2**53), 2**53), st.none() | st.text(max_size=5))
-def test_the_writer_of_a_run_writes_the_same_lines(text: str, ts_us: int, amount: int, optional: str | None) -> None:
-    pins = Pins("platform_20260101T000000Z", "a" * 32, "b" * 64, "c" * 64)
-    payment = Payment(
-        ts_us, text, f"m{text}", 1, text, text, optional, optional, amount, "EUR", "ECOM", optional, optional, None,
-        text,
-    )  # fmt: skip
-    written = expand.LineWriter(pins).line_of
-    assert [written(event) for event in expand.expand(payment, "d" * 32, 6)] == [
-        expand.line_of(event, pins) for event in expand.expand(payment, "d" * 32, 6)
-    ]

@@ -19,10 +19,9 @@ from fp_wsp.world import Payment
 PRODUCER = "wsp"
 RANK_LABEL = 0
 CHUNK_PAYMENTS = 512
-_VIRTUAL = frozenset({"ECOM", "MOTO", "TRANSFER"})
+VIRTUAL = frozenset({"ECOM", "MOTO", "TRANSFER"})
 _US_PER_MINUTE = 60 * US_PER_S
-_NOBODY = Payment(0, "", "", 0, "", "", None, None, 0, "", "", None, None, None, None)
-_TRACED = "00"  # one payment in 256 is traced: its flow id ends with these digits
+TRACED = "00"  # one payment in 256 is traced: its flow id ends with these digits
 
 
 class Part(NamedTuple):
@@ -47,6 +46,15 @@ _RESPONSE = 4
 _RECIPE = tuple((number, part.offset_us, part.rank, framed(part.name)) for number, part in enumerate(PARTS))
 
 
+class Flow(NamedTuple):
+    """What the five events of a payment share; `lines` stays empty until one of their lines is asked for."""
+
+    flow_id: str
+    payment: Payment
+    event_ids: list[str]
+    lines: list[bytes]
+
+
 class Event(NamedTuple):
     """One event before it is written. Compares by (ts_us, rank, event_id); event ids never tie."""
 
@@ -55,24 +63,38 @@ class Event(NamedTuple):
     event_id: str
     part: int
     lane: int
-    flow_id: str
-    payment: Payment
+    flow: Flow
+
+    @property
+    def payment(self) -> Payment:
+        """The payment that it is one of five events of."""
+        return self.flow.payment
 
 
 def expand(payment: Payment, of_world: str, lanes: int) -> list[Event]:
     """The five events of a payment; its lane is the ingress partition of its merchant."""
-    lane = partition_of(payment.merchant_id, lanes)
-    head = _event_head(of_world) + framed(payment.payment_id)
-    flow, ts_us, sha256 = world.flow_id(of_world, payment.payment_id), payment.ts_us, hashlib.sha256
-    return [
-        _new(Event, (ts_us + offset_us, rank, sha256(head + suffix).hexdigest()[:32], number, lane, flow, payment))
-        for number, offset_us, rank, suffix in _RECIPE
-    ]
+    lane, ts_us = partition_of(payment.merchant_id, lanes), payment.ts_us
+    of_events, of_flow = _hashes(of_world)
+    of_events, of_flow = of_events.copy(), of_flow.copy()
+    framed_id = framed(payment.payment_id)
+    of_events.update(framed_id)
+    of_flow.update(framed_id)
+    event_ids: list[str] = []
+    flow = _new(Flow, (of_flow.hexdigest()[:32], payment, event_ids, []))
+    events: list[Event] = []
+    for number, offset_us, rank, framed_part in _RECIPE:
+        of_event = of_events.copy()
+        of_event.update(framed_part)
+        event_id = of_event.hexdigest()[:32]
+        event_ids.append(event_id)
+        events.append(_new(Event, (ts_us + offset_us, rank, event_id, number, lane, flow)))
+    return events
 
 
 @lru_cache(maxsize=4)
-def _event_head(of_world: str) -> bytes:
-    return framed("event", of_world)
+def _hashes(of_world: str) -> tuple["hashlib._Hash", "hashlib._Hash"]:
+    """What `world.event_id` and `world.flow_id` begin to hash; to be copied, never updated."""
+    return hashlib.sha256(framed("event", of_world)), hashlib.sha256(framed("flow", of_world))
 
 
 def merge(payments: Iterable[Payment], of_world: str, lanes: int) -> Iterator[Event]:
@@ -96,12 +118,12 @@ def merge(payments: Iterable[Payment], of_world: str, lanes: int) -> Iterator[Ev
 
 def envelope_of(event: Event, pins: Pins) -> dict[str, Any]:
     """The envelope of an event (contracts.md §2), keys in canonical order; absent optional fields are left out."""
-    flow = event.flow_id
+    flow, payment = event.flow.flow_id, event.payment
     return {
         "event_id": event.event_id,
         "event_type": PARTS[event.part].event_type,
         "manifest_fingerprint": pins.manifest_fingerprint,
-        "payload": _PAYLOADS[event.part](event.payment, flow),
+        "payload": _PAYLOADS[event.part](payment, flow),
         "platform_run_id": pins.platform_run_id,
         "producer": PRODUCER,
         "run_config_digest": pins.run_config_digest,
@@ -117,43 +139,13 @@ def line_of(event: Event, pins: Pins) -> bytes:
     return orjson.dumps(envelope_of(event, pins))
 
 
-class LineWriter:
-    """`line_of` for the events of one run, at half its cost: what all lines of a part share is written once."""
-
-    def __init__(self, pins: Pins) -> None:
-        self._run = pins.platform_run_id
-        self._shared = [_shared(number, pins) for number in range(len(PARTS))]
-
-    def line_of(self, event: Event) -> bytes:
-        """See the function. Event ids, traces and times need no escapes."""
-        ts_us, _, event_id, part, _, flow, payment = event
-        start, manifest, middle, end = self._shared[part]
-        trace = _traceparent(self._run, flow, event_id)
-        return b"".join(
-            (start, event_id.encode(), manifest, orjson.dumps(_PAYLOADS[part](payment, flow)), middle,
-             f'{trace}","ts_utc":"{ts_text(ts_us)}'.encode(), end)
-        )  # fmt: skip
-
-
-def _shared(number: int, pins: Pins) -> tuple[bytes, bytes, bytes, bytes]:
-    """A part's line around its event id, its payload, and its trace and time."""
-    event = Event(0, 0, "@id", number, 0, "@flow", _NOBODY)
-    line = envelope_of(event, pins) | {"payload": "@payload", "traceparent": "@trace"}
-    start, rest = orjson.dumps(line).split(b"@id", 1)
-    manifest, rest = rest.split(b'"@payload"', 1)
-    middle, rest = rest.split(b"@trace", 1)
-    between, end = rest.split(ts_text(0).encode(), 1)
-    assert between == b'","ts_utc":"'
-    return start, manifest, middle, end
-
-
 def _arrival_event(payment: Payment, flow: str) -> dict[str, Any]:
     return _present(
         {
             "arrival_seq": payment.arrival_seq,
             "channel": payment.channel,
             "country": payment.country,
-            "is_virtual": payment.channel in _VIRTUAL,
+            "is_virtual": payment.channel in VIRTUAL,
             "mcc": payment.mcc,
             "merchant_id": payment.merchant_id,
             "terminal_id": payment.terminal_id,
@@ -240,10 +232,11 @@ def _minute_text(minute: int) -> str:
 
 def _traceparent(run: str, flow: str, of_event: str) -> str:
     """W3C trace context: one trace per payment and run, one span per event, one payment in 256 sampled."""
-    flags = "01" if flow.endswith(_TRACED) else "00"
-    return f"00-{_run_trace(run)}{flow[:16]}-{of_event[:16]}-{flags}"
+    flags = "01" if flow.endswith(TRACED) else "00"
+    return f"{trace_start(run)}{flow[:16]}-{of_event[:16]}-{flags}"
 
 
 @lru_cache(maxsize=16)
-def _run_trace(run: str) -> str:
-    return hashlib.sha256(run.encode()).hexdigest()[:16]
+def trace_start(run: str) -> str:
+    """What every traceparent of a run begins with."""
+    return f"00-{hashlib.sha256(run.encode()).hexdigest()[:16]}"

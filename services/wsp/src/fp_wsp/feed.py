@@ -10,8 +10,9 @@ from fp_contracts.envelope import BODY_LIMIT
 from fp_contracts.records import Pins
 from fp_contracts.runconfig import RunConfig
 from fp_wsp.adjudication import Adjudication
-from fp_wsp.expand import Event, LineWriter
+from fp_wsp.expand import Event
 from fp_wsp.lanes import Line, Numbering
+from fp_wsp.lines import LineWriter
 from fp_wsp.realism import AS_IT_IS, write
 
 ADJUDICATOR = "external-adjudicator"
