@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Callable
+from itertools import chain
 
 import orjson
 import pytest
@@ -81,7 +82,7 @@ def test_merge_is_the_sorted_whole_whatever_the_chunk(
     monkeypatch.setattr(expand, "CHUNK_PAYMENTS", chunk)
     payments = make_payments(60, gap_us=150_000)
     everything = sorted(event for p in payments for event in expand.expand(p, world_id, 6))
-    assert list(expand.merge(payments, world_id, 6)) == everything
+    assert list(chain.from_iterable(expand.merge(payments, world_id, 6))) == everything
     assert len(everything) == 300
 
 

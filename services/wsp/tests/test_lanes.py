@@ -1,11 +1,11 @@
 """Numbering: lane sequences are a function of the world, held lines never raise an order, counts are declared."""
 
 from collections.abc import Callable
-from itertools import groupby
+from itertools import chain, groupby, pairwise
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fp_contracts.reasons import LineClass
@@ -57,6 +57,26 @@ def test_lane_sequences_are_dense_and_orders_are_the_running_maximum(case: Case)
             if line.fate in ADMITTED_FATES:
                 running = max(running, line.item.ts_us)
             assert line.order_us == running >= line.item.ts_us
+
+
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(cuts=st.lists(st.integers(0, 90), min_size=1, max_size=30))
+def test_many_items_at_once_are_numbered_as_one_by_one(case: Case, cuts: list[int]) -> None:
+    _, config, items = case
+    one, many = (Numbering(config, config.windows[0]) for _ in range(2))
+    at = step = 0
+    while at < len(items):
+        part = items[at : at + cuts[step % len(cuts)] + step % 2]
+        at, step = at + len(part), step + 1
+        lines: list[list[Line]] = [[] for _ in range(config.lanes + 1)]
+        for item in part:
+            for line in one.step(item):
+                lines[line.lane].append(line)
+        assert many.number(part) == lines
+        assert (many.position, many.world_us, many.last_seq) == (one.position, one.world_us, one.last_seq)
+        assert [many.floor_us(lane) for lane in range(7)] == [one.floor_us(lane) for lane in range(7)]
+    assert many.finish() == one.finish()
+    assert (declared(many), many.degraded) == (declared(one), one.degraded)
 
 
 def test_plain_events_come_once_each_and_held_lines_never_raise_the_order(case: Case) -> None:
@@ -147,6 +167,25 @@ def test_two_windows_tile_one_world(
         seqs = dict(enumerate(numbering.last_seq))
         admitted += [ln.item.event_id for ln in lines if ln.fate in ADMITTED_FATES and ln.lane != config.lanes]
     assert len(admitted) == len(set(admitted)) == 150
+
+
+@settings(max_examples=40, deadline=None)
+@given(data=st.data())
+def test_verdicts_stand_where_their_time_is(
+    data: st.DataObject, make_payments: MakePayments, make_truth: MakeTruth, make_config: MakeConfig
+) -> None:
+    payments = make_payments(40, gap_us=data.draw(st.sampled_from([0, 90_000, 2_000_000])))
+    delay_us = data.draw(st.sampled_from([0, 200_000, 3_000_000, 10**9]))
+    config = make_config(payments, adjudication="all", adjudication_delay_us=delay_us)
+    verdicts = list(adjudications(make_truth(payments), config))
+    events = list(chain.from_iterable(merge(payments, "d" * 32, config.lanes)))
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(events)), max_size=8)))
+    stretches = [events[first:end] for first, end in pairwise([0, *cuts, len(events)])]
+    whole = sorted([*events, *verdicts], key=lambda item: (item.ts_us, item.rank))  # verdicts keep their own order
+    got = list(chain.from_iterable(with_adjudications(stretches, verdicts)))
+    assert [item for item in got if isinstance(item, Event)] == events
+    assert [item for item in got if isinstance(item, Adjudication)] == verdicts
+    assert [(item.ts_us, item.rank) for item in got] == [(item.ts_us, item.rank) for item in whole]
 
 
 def test_adjudications_speak_of_frauds_in_the_run_only(

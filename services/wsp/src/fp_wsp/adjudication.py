@@ -1,10 +1,12 @@
 """The outside adjudicator: what it will say of each payment, and when. Pure."""
 
+from bisect import bisect
 from collections.abc import Iterable, Iterator
+from itertools import islice
 from typing import NamedTuple
 
 from fp_contracts.runconfig import RunConfig
-from fp_wsp.expand import RANK_LABEL, Event
+from fp_wsp.expand import CHUNK_PAYMENTS, RANK_LABEL, Event
 from fp_wsp.world import TruthRow
 
 
@@ -39,15 +41,23 @@ def adjudications(truth: Iterable[TruthRow], config: RunConfig) -> Iterator[Adju
             )
 
 
-def with_adjudications(events: Iterable[Event], verdicts: Iterable[Adjudication]) -> Iterator[Event | Adjudication]:
+def with_adjudications(
+    events: Iterable[list[Event]], verdicts: Iterable[Adjudication]
+) -> Iterator[list[Event | Adjudication]]:
     """Events and verdicts in one order of event time: a verdict takes its world position among the events."""
     verdicts = iter(verdicts)
     verdict = next(verdicts, None)
-    for event in events:
-        while verdict is not None and verdict < event:
-            yield verdict
-            verdict = next(verdicts, None)
-        yield event
+    for stretch in events:
+        merged: list[Event | Adjudication] = []
+        at = 0
+        while verdict is not None and stretch and verdict < stretch[-1]:
+            place = bisect(stretch, verdict, at)
+            merged += stretch[at:place]
+            merged.append(verdict)
+            at, verdict = place, next(verdicts, None)
+        merged += stretch[at:] if at else stretch
+        yield merged
     if verdict is not None:
-        yield verdict
-        yield from verdicts
+        yield [verdict]
+    while rest := list(islice(verdicts, CHUNK_PAYMENTS)):
+        yield [*rest]

@@ -4,6 +4,7 @@ import hashlib
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
+from itertools import islice
 from operator import itemgetter
 from typing import Any, NamedTuple
 
@@ -97,23 +98,22 @@ def _hashes(of_world: str) -> tuple["hashlib._Hash", "hashlib._Hash"]:
     return hashlib.sha256(framed("event", of_world)), hashlib.sha256(framed("flow", of_world))
 
 
-def merge(payments: Iterable[Payment], of_world: str, lanes: int) -> Iterator[Event]:
-    """All events in (ts_us, rank, event_id) order. `payments` come by ts_us; memory holds one chunk of them.
+def merge(payments: Iterable[Payment], of_world: str, lanes: int) -> Iterator[list[Event]]:
+    """All events in (ts_us, rank, event_id) order, by stretches. `payments` come by ts_us; memory holds one chunk.
 
-    Sorts a chunk at once (cheaper than a heap) and gives out what no later payment can precede.
+    Sorts a chunk at once (cheaper than a heap) and gives out what no later payment can precede. Lists, since one frame
+    per event and stage would cost more than what the stages do.
     """
+    payments = iter(payments)
     waiting: list[Event] = []
-    count = 0
-    for payment in payments:
-        waiting += expand(payment, of_world, lanes)
-        count += 1
-        if count == CHUNK_PAYMENTS:
-            waiting.sort()
-            ready = bisect_left(waiting, payment.ts_us - world.FIRST_PART_LEAD_US, key=itemgetter(0))
-            yield from waiting[:ready]
-            waiting, count = waiting[ready:], 0
-    waiting.sort()
-    yield from waiting
+    while chunk := list(islice(payments, CHUNK_PAYMENTS)):
+        for payment in chunk:
+            waiting += expand(payment, of_world, lanes)
+        waiting.sort()
+        ready = bisect_left(waiting, chunk[-1].ts_us - world.FIRST_PART_LEAD_US, key=itemgetter(0))
+        yield waiting[:ready]
+        waiting = waiting[ready:]
+    yield waiting
 
 
 def envelope_of(event: Event, pins: Pins) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import islice
 from typing import NamedTuple
 
 from fp_contracts import derive
@@ -58,7 +59,7 @@ def line_writer(pins: Pins) -> Callable[[Line], bytes]:
     line_of = LineWriter(pins).line_of
 
     def written(line: Line) -> bytes:
-        item, fate = line.item, line.fate
+        _, _, _, _, fate, item = line
         if isinstance(item, Adjudication):
             return verdict_line(item, pins.platform_run_id)
         return line_of(item) if fate in AS_IT_IS else write(item, fate, pins)
@@ -160,28 +161,12 @@ class LaneFeed:
         bound = self._bound(up_to)
         if len(waiting) < at_least or waiting[at_least - 1].position > bound:
             return None
-        lines: list[bytes] = []
-        taken: list[Line] = []
-        size = 0
-        written = self._written
-        limit = self._config.batch_lines if max_lines is None else max_lines
-        while waiting and len(lines) < limit and waiting[0].position <= bound:
-            raw = written(waiting[0])
-            size += len(raw) + 1
-            if size > BODY_LIMIT and lines:
-                break
-            lines.append(raw)
-            taken.append(waiting.popleft())
+        lines = self._written_up_to(bound, waiting, self._config.batch_lines if max_lines is None else max_lines)
         if not lines:
             return None
-        batch = Batch(
-            lane,
-            taken[0].lane_seq,
-            tuple(lines),
-            tuple([line.order_us for line in taken]),
-            tuple([line.position for line in taken]),
-            self.frontier_us(lane),
-        )
+        taken = [waiting.popleft() for _ in lines]
+        _, seqs, orders_us, positions, _, _ = zip(*taken, strict=True)
+        batch = Batch(lane, seqs[0], tuple(lines), orders_us, positions, self.frontier_us(lane))
         self._in_flight[lane] = batch
         return batch
 
@@ -218,14 +203,33 @@ class LaneFeed:
         bound = MAX_POSITION if slowest is None else slowest + self._config.lane_skew_limit
         return bound if up_to is None else min(bound, up_to)
 
+    def _written_up_to(self, bound: int, waiting: Iterable[Line], limit: int) -> list[bytes]:
+        """The first lines up to a world position that make one request."""
+        lines: list[bytes] = []
+        size, written = 0, self._written
+        for line in islice(waiting, limit):
+            if line.position > bound:
+                break
+            raw = written(line)
+            size += len(raw) + 1
+            if size > BODY_LIMIT and lines:
+                break
+            lines.append(raw)
+        return lines
+
     def _read_ahead(self) -> None:
-        bound, acked = self._bound(), self._acked.get
-        while not self._read_all and self._numbering.position < bound:
-            item = next(self._items, None)
-            self._read_all = item is None
-            lines = self._numbering.finish() if item is None else self._numbering.step(item)
-            for line in lines:
-                if line.lane_seq > acked(line.lane, 0):
-                    self._waiting[line.lane].append(line)
-            if bound == MAX_POSITION:
-                bound = self._bound()
+        """Reads up to the bound. While no lane holds a line, the bound is beyond what the first one to come allows."""
+        limit, numbering, acked = self._config.lane_skew_limit, self._numbering, self._acked.get
+        while not self._read_all and (room := self._bound() - numbering.position) > 0:
+            wanted = min(room, limit)
+            items = list(islice(self._items, wanted))
+            read = numbering.number(items)
+            if len(items) < wanted:
+                self._read_all = True
+                for line in numbering.finish():
+                    read[line.lane].append(line)
+            for lane, lines in enumerate(read):
+                passed = acked(lane, 0)
+                if lines and lines[0].lane_seq <= passed:
+                    lines = [line for line in lines if line.lane_seq > passed]
+                self._waiting[lane].extend(lines)

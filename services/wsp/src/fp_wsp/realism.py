@@ -1,7 +1,7 @@
 """Declared disturbances of a stream: duplicates, mutants, poison, late context; chosen by (seed, event id). Pure."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from enum import StrEnum
 from types import MappingProxyType
 from typing import Any
@@ -73,6 +73,11 @@ class Chooser:
         """PLAIN for most. Event ids are hashes, so their digits with the seed mixed in are a uniform draw."""
         draw = (int(event.event_id[:16], 16) ^ self._salt) % PPM
         return Fate.PLAIN if draw >= self._disturbed_ppm else self._disturbance(event, draw)
+
+    def disturbed(self, events: Iterable[tuple[int, int, str, *tuple[Any, ...]]]) -> list[bool]:
+        """Of each event whether its fate may be another than PLAIN."""
+        salt, below_ppm = self._salt, self._disturbed_ppm
+        return [(int(event[2][:16], 16) ^ salt) % PPM < below_ppm for event in events]
 
     def _disturbance(self, event: Event, draw: int) -> Fate:
         config = self._config
