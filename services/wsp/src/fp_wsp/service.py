@@ -22,7 +22,6 @@ SAVE_S = 0.5
 FLAT_OUT_MARK_S = 0.2  # a lane that waits for a fair share of lines has nothing new to say of its frontier
 BACKOFF_S, BACKOFF_MAX_S = 0.05, 1.0
 STOP_POLL_S = 0.2
-_WITH_REASON = ("QUARANTINED", "REJECTED")
 
 
 class Store(Protocol):
@@ -211,7 +210,7 @@ class Stream:
             return
         progress = self._progress[settled.lane]
         for kind, n in Counter(map(itemgetter(0), settled.classes)).items():
-            if kind in _WITH_REASON:
+            if kind in ("QUARANTINED", "REJECTED"):
                 progress.counts.update(f"{kind}|{reason}" for other, reason in settled.classes if other == kind)
             else:
                 progress.counts[kind] += n
