@@ -55,7 +55,7 @@ def with_adjudications(
             merged += stretch[at:place]
             merged.append(verdict)
             at, verdict = place, next(verdicts, None)
-        merged += stretch[at:] if at else stretch
+        merged += stretch[at:]
         yield merged
     if verdict is not None:
         yield [verdict]

@@ -218,7 +218,11 @@ class LaneFeed:
         return lines
 
     def _read_ahead(self) -> None:
-        """Reads up to the bound. While no lane holds a line, the bound is beyond what the first one to come allows."""
+        """Reads up to the bound.
+
+        `limit` items never pass it, not even while no lane holds a line: the first one lies behind the reading position
+        and the bound `limit` behind that.
+        """
         limit, numbering, acked = self._config.lane_skew_limit, self._numbering, self._acked.get
         while not self._read_all and (room := self._bound() - numbering.position) > 0:
             wanted = min(room, limit)
