@@ -62,8 +62,7 @@ CREATE TABLE rtdl.archive_claim (
 );
 SELECT ops.truth('rtdl.archive_claim', 'fp_rtdl');
 
--- content_digest = fp_contracts.archived.ContentDigest over offsets, keys, headers, values and traceparents: what the object
--- says, not how it is packed.
+-- content_digest = over keys, headers, values and traceparents in offset order: what the object says, not how it is packed.
 CREATE TABLE rtdl.archive_object (
     run text NOT NULL,
     topic text NOT NULL,
