@@ -15,7 +15,7 @@ from fp_runtime.errors import Unavailable
 from fp_runtime.kafka_admin import KafkaAdmin
 from fp_runtime.kafka_client import FETCH, FatalWatch, admin_options, consumer_options, log, producer_options
 from fp_runtime.kafka_fetch import FetchConsumer, Patience
-from fp_runtime.kafka_offsets import Offsets
+from fp_runtime.kafka_offsets import Asking, Offsets
 from fp_runtime.kafka_producer import KafkaProducer
 from fp_runtime.settings import RuntimeSettings
 
@@ -94,7 +94,7 @@ def _log_failed_commit(error: KafkaError | None, _offsets: list[TopicPartition])
         log.warning("commit for lag tools failed: %s", error)
 
 
-class KafkaConsumer:
+class KafkaConsumer(Asking):
     """bus.Consumer on Kafka. A poll that is not full waits `gather_s` behind its first record."""
 
     def __init__(
@@ -106,7 +106,7 @@ class KafkaConsumer:
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._client = client
-        self._offsets = Offsets(client, prefix)
+        super().__init__(Offsets(client, prefix))
         self._prefix = prefix
         self._fatal = fatal
         self._gather_s = gather_s
@@ -139,18 +139,6 @@ class KafkaConsumer:
     def _more(self, at_most: int) -> list[Any]:
         """What the client holds already."""
         return self._client.consume(at_most, 0) if at_most > 0 else []
-
-    def ends(self, tps: Iterable[bus.TopicPartition]) -> dict[bus.TopicPartition, int]:
-        """See bus.Consumer. Raises Unavailable."""
-        return self._offsets.ends(tps)
-
-    def begins(self, tps: Iterable[bus.TopicPartition]) -> dict[bus.TopicPartition, int]:
-        """See bus.Consumer. Raises Unavailable."""
-        return self._offsets.begins(tps)
-
-    def commit(self, offsets: Mapping[bus.TopicPartition, int]) -> None:
-        """See bus.Consumer; a failure is logged, since nothing depends on it."""
-        self._offsets.commit(offsets)
 
     def pause(self, tps: Iterable[bus.TopicPartition]) -> None:
         """See bus.Consumer."""

@@ -18,7 +18,7 @@ from fp_runtime.bus import HEADER, TRACEPARENT, OffsetOutOfRange, Record, physic
 from fp_runtime.errors import Unavailable
 from fp_runtime.kafka_client import log
 from fp_runtime.kafka_link import Link
-from fp_runtime.kafka_offsets import Offsets
+from fp_runtime.kafka_offsets import Asking, Offsets
 from fp_runtime.kafka_wire import Place, response
 
 RETRY_S = 0.1
@@ -38,7 +38,7 @@ class Patience(NamedTuple):
     max_wait_ms: int
 
 
-class FetchConsumer:
+class FetchConsumer(Asking):
     """bus.Consumer on connections of its own and aiokafka's record parser; `offsets` does what is not reading.
 
     A request that waits at the broker stays under way between polls. Records lie in `_ready`, of which `_given` were
@@ -47,7 +47,7 @@ class FetchConsumer:
 
     def __init__(self, client_id: str, offsets: Offsets, prefix: str, patience: Patience) -> None:
         self._client_id = client_id
-        self._offsets = offsets
+        super().__init__(offsets)
         self._prefix = prefix
         self._patience = patience
         self._next: dict[Place, int] = {}
@@ -84,17 +84,9 @@ class FetchConsumer:
         self._given += len(taken)
         return taken
 
-    def ends(self, tps: Iterable[bus.TopicPartition]) -> dict[bus.TopicPartition, int]:
-        """See bus.Consumer. Raises Unavailable."""
-        return self._offsets.ends(tps)
-
-    def begins(self, tps: Iterable[bus.TopicPartition]) -> dict[bus.TopicPartition, int]:
-        """See bus.Consumer. Raises Unavailable."""
-        return self._offsets.begins(tps)
-
     def commit(self, offsets: Mapping[bus.TopicPartition, int]) -> None:
         """See bus.Consumer; a failure is logged, since nothing depends on it."""
-        self._offsets.commit(offsets)
+        super().commit(offsets)
         self._offsets.serve()
 
     def pause(self, tps: Iterable[bus.TopicPartition]) -> None:

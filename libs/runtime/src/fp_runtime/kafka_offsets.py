@@ -88,3 +88,22 @@ class Offsets:
                 raise KafkaException(native.error)
         answers = {(native.topic, native.partition): native.offset for native in found}
         return {tp: answers[physical(self._prefix, tp[0]), tp[1]] for tp in asked}
+
+
+class Asking:
+    """The calls of bus.Consumer that read nothing, passed on; see there."""
+
+    def __init__(self, offsets: Offsets) -> None:
+        self._offsets = offsets
+
+    def ends(self, tps: Iterable[bus.TopicPartition]) -> dict[bus.TopicPartition, int]:
+        """See bus.Consumer. Raises Unavailable."""
+        return self._offsets.ends(tps)
+
+    def begins(self, tps: Iterable[bus.TopicPartition]) -> dict[bus.TopicPartition, int]:
+        """See bus.Consumer. Raises Unavailable."""
+        return self._offsets.begins(tps)
+
+    def commit(self, offsets: Mapping[bus.TopicPartition, int]) -> None:
+        """See bus.Consumer; a failure is logged, since nothing depends on it."""
+        self._offsets.commit(offsets)
