@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fp_contracts import topics
-from fp_contracts.archived import ContentDigest
+from fp_contracts.archived import ContentDigest, Streams, streams
 from fp_rtdl import parquet, sample
 from fp_rtdl.archive import Archive, Archived, Range
 from fp_rtdl.audit import ArchiveAudit, covering
@@ -26,6 +26,30 @@ from fp_runtime.memory import MemoryBus
 
 PLACES = [(topic, part) for topic in topics.DATA for part in range(topics.TOPICS[topic].partitions)]
 STARTS = dict.fromkeys(PLACES, 0)
+
+
+class Row(NamedTuple):
+    """One record as the archive keeps it."""
+
+    offset: int
+    key: bytes | None
+    header: bytes
+    value: bytes
+    traceparent: bytes | None
+
+
+def row_of(record: Record) -> Row:
+    return Row(record.offset, record.key, record.header, record.value, record.traceparent)
+
+
+def streams_of_rows(rows: Sequence[Row]) -> Streams:
+    offsets, *columns = zip(*rows, strict=True)
+    return streams(offsets, columns)
+
+
+def rows_of(table: pa.Table) -> list[Row]:
+    columns = [table.column(name).to_pylist() for name in parquet.SCHEMA.names]
+    return [Row._make(values) for values in zip(*columns, strict=True)]
 
 
 @dataclass
@@ -200,24 +224,24 @@ def test_a_zombie_is_fenced_before_it_writes(kit: Any, lines: list[Any], tmp_pat
 
 
 ROWS = [
-    parquet.Row(5, b"k", b"h", b"v", None), parquet.Row(6, None, b"", b"", b"t"), parquet.Row(7, b"", b"h", b"x", b""),
+    Row(5, b"k", b"h", b"v", None), Row(6, None, b"", b"", b"t"), Row(7, b"", b"h", b"x", b""),
 ]  # fmt: skip
 
 
-def packed(rows: Sequence[parquet.Row], level: int = 1) -> bytes:
-    return parquet.to_parquet(parquet.streams_of_rows(rows), level)
+def packed(rows: Sequence[Row], level: int = 1) -> bytes:
+    return parquet.to_parquet(streams_of_rows(rows), level)
 
 
 PARTS = st.binary(max_size=6)
 ROW_LISTS = st.lists(
-    st.builds(parquet.Row, st.just(0), st.none() | PARTS, PARTS, PARTS, st.none() | PARTS), min_size=1, max_size=200
+    st.builds(Row, st.just(0), st.none() | PARTS, PARTS, PARTS, st.none() | PARTS), min_size=1, max_size=200
 ).map(lambda rows: [row._replace(offset=2 * at + 5) for at, row in enumerate(rows)])
 
 
 @given(ROW_LISTS, st.data())
 @settings(deadline=None)
 def test_an_object_is_the_same_wherever_the_polls_and_a_claim_cut_the_records(
-    rows: list[parquet.Row], data: st.DataObject
+    rows: list[Row], data: st.DataObject
 ) -> None:
     ends = data.draw(st.lists(st.integers(0, len(rows)), max_size=4).map(sorted))
     upto = data.draw(st.integers(rows[0].offset + 1, rows[-1].offset + 1))
@@ -237,22 +261,20 @@ def test_an_object_is_the_same_wherever_the_polls_and_a_claim_cut_the_records(
             digest.add(said)
             body = parquet.to_parquet(said)
             table = parquet.from_parquet(body)
-            assert (count, body, parquet.rows_of(table)) == (len(wanted), packed(wanted), wanted)
+            assert (count, body, rows_of(table)) == (len(wanted), packed(wanted), wanted)
             assert digest.hexdigest() == parquet.content_digest(table) == digest_of(wanted)
     assert len(held) == 0
 
 
-def digest_of(rows: Sequence[parquet.Row]) -> str:
+def digest_of(rows: Sequence[Row]) -> str:
     digest = ContentDigest()
     for row in rows:
         digest.take(row)
     return digest.hexdigest()
 
 
-@pytest.mark.parametrize(
-    "rows", [ROWS, [parquet.Row(1, None, b"", b"", None)], ROWS * 400], ids=["few", "none", "many"]
-)
-def test_the_digest_of_an_object_is_the_same_however_it_is_packed_and_chunked(rows: list[parquet.Row]) -> None:
+@pytest.mark.parametrize("rows", [ROWS, [Row(1, None, b"", b"", None)], ROWS * 400], ids=["few", "none", "many"])
+def test_the_digest_of_an_object_is_the_same_however_it_is_packed_and_chunked(rows: list[Row]) -> None:
     table = parquet.from_parquet(packed(rows, level=9))
     pieces = pa.concat_tables([table.slice(0, 1), table.slice(1)])
     assert parquet.content_digest(table) == parquet.content_digest(pieces) == digest_of(rows)
@@ -293,7 +315,7 @@ def test_an_object_packed_by_another_writer_stands_if_it_says_the_same(
     with pytest.raises(FailpointRaised):
         drain(start(bus, ranges, tmp_path, pool))
     for claimed in ranges.unfinished():
-        rows = [parquet.row_of(r) for r in bus.read(claimed.place, claimed.first, claimed.next_offset - claimed.first)]
+        rows = [row_of(r) for r in bus.read(claimed.place, claimed.first, claimed.next_offset - claimed.first)]
         FileStore(tmp_path).put(claimed.key(sample.RUN), packed(rows, level=9))
     drain(start(bus, ranges, tmp_path, pool))
     assert_complete(bus, ranges, tmp_path)

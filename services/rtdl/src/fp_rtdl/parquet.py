@@ -1,7 +1,7 @@
 """Archive objects: records of one topic-partition range as parquet, and the digest of what they say. Pure."""
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -16,31 +16,10 @@ _NONE = pa.scalar(0, pa.int32())
 _FIRST = pa.array([0], pa.int32())
 
 
-class Row(NamedTuple):
-    """One record as the archive keeps it."""
-
-    offset: int
-    key: bytes | None
-    header: bytes
-    value: bytes
-    traceparent: bytes | None
-
-
-def row_of(record: Record) -> Row:
-    """What the archive keeps of a record: not its broker timestamp, which a replay does not repeat."""
-    return Row(record.offset, record.key, record.header, record.value, record.traceparent)
-
-
 def streams_of(records: Sequence[Record]) -> Streams:
-    """The columns of the rows of at least one record, without making the rows."""
+    """What the archive keeps of at least one record: not its broker timestamp, which a replay does not repeat."""
     _, _, offsets, keys, values, headers, traces, _ = zip(*records, strict=True)
     return streams(offsets, (keys, headers, values, traces))
-
-
-def streams_of_rows(rows: Sequence[Row]) -> Streams:
-    """The columns of at least one row."""
-    offsets, *columns = zip(*rows, strict=True)
-    return streams(offsets, columns)
 
 
 def to_parquet(said: Streams, level: int = 1) -> bytes:
@@ -70,12 +49,6 @@ def from_parquet(body: bytes) -> pa.Table:
     if table.schema.names != SCHEMA.names:
         raise ValueError(f"not an archive object: {table.schema.names}")
     return table
-
-
-def rows_of(table: pa.Table) -> list[Row]:
-    """The rows of an object."""
-    columns = [table.column(name).to_pylist() for name in SCHEMA.names]
-    return [Row._make(values) for values in zip(*columns, strict=True)]
 
 
 def content_digest(table: pa.Table) -> str:
