@@ -7,13 +7,14 @@ from typing import Any
 import orjson
 import pytest
 
+from fp_contracts.header import NONE_TS
 from fp_contracts.ids import h32
 from fp_contracts.partition import partition_of
 from fp_contracts.reasons import LineClass
 from fp_contracts.records import Pins
-from fp_ig import claims
-from fp_ig.claims import Attempt, Fact, Known, Lane, Numbered, Row, Stamp
+from fp_ig.claims import Known, Lane, Numbered, Row
 from fp_ig.domain import Admission
+from fp_ig.records import Attempt, Fact, Stamp, attempt
 from fp_runtime.errors import Unavailable
 
 RUN = "platform_20260101T000000Z"
@@ -91,6 +92,22 @@ def admission(pins: Pins) -> Admission:
     return Admission(pins, 6)
 
 
+def rows_of(numbered: Numbered) -> list[Row]:
+    """A row for every line of a part, in lane order."""
+    lane, rows = numbered.after, list(numbered.others)
+    for columns in numbered.admitted:
+        last = len(columns.lines) - 1
+        rows += [
+            Row(
+                lane.number, columns.lane_seqs[i], LineClass.ADMITTED, None, numbered.principal, line.kind,
+                columns.first_seq + i, columns.orders_us[i], lane.floor_us if i == last else NONE_TS, line.identity,
+                line.payload_hash,
+            )
+            for i, line in enumerate(columns.lines)
+        ]  # fmt: skip
+    return sorted(rows, key=lambda row: row.lane_seq)
+
+
 class MemoryStore:
     """service.Store in memory. `down` makes every call raise; `lose_commit` commits the next claim and then raises."""
 
@@ -130,15 +147,17 @@ class MemoryStore:
     def claim(self, parts: Sequence[Numbered]) -> bool:
         self._ask()
         self.claims_tried += 1
-        admitted = [row for part in parts for row in part.rows if row.line_class is LineClass.ADMITTED]
+        admitted = [row for part in parts for row in rows_of(part) if row.line_class is LineClass.ADMITTED]
         if any(row.identity in self.identities for row in admitted):
             return False
         for part in parts:
             assert self.lane_states[part.after.number] == part.before
             self.lane_states[part.after.number] = part.after
-            made = {one.lane_seq: claims.attempt(self._stamp, one, line.key, line.raw, line.traceparent)
-                    for one, line in part.admitted}  # fmt: skip
-            self.lines.update({(row.lane, row.lane_seq): (row, made.get(row.lane_seq)) for row in part.rows})
+            lines = {at: line for one in part.admitted for at, line in zip(one.lane_seqs, one.lines, strict=True)}
+            for row in rows_of(part):
+                line = lines.get(row.lane_seq)
+                made = line and attempt(self._stamp, row, line.key, line.raw, line.traceparent)
+                self.lines[row.lane, row.lane_seq] = (row, made)
             self.aside += part.aside
         self.identities.update({row.identity: Known(row.payload_hash, row.principal) for row in admitted})
         if self.lose_commit:

@@ -6,7 +6,8 @@ from fp_contracts.header import NONE_TS, Header, Kind, pack
 from fp_contracts.reasons import LineClass
 from fp_contracts.topics import TRAFFIC
 from fp_ig.audit import Offsets, PartitionAudit
-from fp_ig.claims import Attempt, Fact, Row, Stamp, attempt
+from fp_ig.claims import Row
+from fp_ig.records import Attempt, Fact, Stamp, attempt
 from fp_runtime.bus import Record
 
 STAMP = Stamp(b"12345678", "ig-0")

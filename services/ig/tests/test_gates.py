@@ -10,8 +10,8 @@ from fp_contracts.evaluation import Evaluation
 from fp_contracts.phases import PHASES
 from fp_contracts.topics import INGRESS, TOPICS, pinned
 from fp_ig.audit import IngestFacts, LaneCount, Offsets, PartitionAudit
-from fp_ig.claims import Stamp
 from fp_ig.gates import Canary, PreflightFacts, Probe, evaluate_p4, evaluate_p7
+from fp_ig.records import Stamp
 from fp_runtime.bus import TopicState
 
 STATES = {name: TopicState(t.partitions, t.retention_ms, t.max_message_bytes) for name, t in TOPICS.items()}

@@ -1,15 +1,17 @@
 """Rows written in one go are byte for byte what COPY's binary format asks for, field by field."""
 
 import struct
-from collections.abc import Sequence
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fp_contracts.header import NONE_TS
+from fp_contracts.header import NONE_TS, Kind
 from fp_contracts.reasons import LineClass, Quarantine
-from fp_ig.claims import Row
+from fp_ig.claims import KIND_TOPIC, Admitted, Lane, Numbered, Row
+from fp_ig.lines import Admissible
 from fp_ig.rowcopy import COLUMNS, rows
+
+from .conftest import rows_of
 
 RUN_NO = 7
 HASH = st.binary(min_size=32, max_size=32)
@@ -17,21 +19,37 @@ INT8 = st.integers(0, 2**63 - 1)
 TIMES = st.integers(NONE_TS + 1, 2**63 - 1)
 
 
-def admitted() -> st.SearchStrategy[Row]:
-    return st.builds(
-        Row, st.integers(0, 5), INT8, st.just(LineClass.ADMITTED), st.none(), st.integers(1, 9), st.integers(1, 5),
-        INT8.filter(bool), TIMES, TIMES | st.just(NONE_TS), HASH, HASH,
-    )  # fmt: skip
+TOPIC_KINDS = (
+    (Kind.ARRIVAL_EVENT,), (Kind.ARRIVAL_ENTITIES,), (Kind.FLOW_ANCHOR,), (Kind.AUTH_REQUEST, Kind.TRAFFIC_OTHER),
+)  # fmt: skip
 
 
-def aside() -> st.SearchStrategy[Row]:
+@st.composite
+def numbered(draw: st.DrawFn) -> Numbered:
+    """Some lines of a lane, each admitted to a topic or set aside."""
+    lane = Lane(draw(st.integers(0, 5)), draw(INT8), draw(TIMES), tuple(draw(st.integers(0, 2**62)) for _ in range(4)))
+    principal, made = draw(st.integers(1, 9)), [Admitted(topic, seq + 1) for topic, seq in enumerate(lane.last_seqs)]
+    others = []
+    for lane_seq in sorted(draw(st.sets(INT8, max_size=12))):
+        topic = draw(st.integers(0, 4))
+        if topic == 4:
+            others.append(draw(aside(lane.number, lane_seq, principal)))
+            continue
+        kind = draw(st.sampled_from(TOPIC_KINDS[topic]))
+        made[topic].lines.append(Admissible(b"", draw(HASH), draw(HASH), kind, topic, 0, b"", None))
+        made[topic].lane_seqs.append(lane_seq)
+        made[topic].orders_us.append(draw(TIMES))
+    return Numbered(lane, lane, principal, admitted=[one for one in made if one.lines], others=others)
+
+
+def aside(lane: int, lane_seq: int, principal: int) -> st.SearchStrategy[Row]:
     duplicate = st.tuples(st.just(LineClass.DUPLICATE), st.none(), HASH)
     quarantined = st.tuples(st.just(LineClass.QUARANTINED), st.sampled_from(Quarantine), HASH | st.just(b""))
     return st.builds(
-        lambda lane, lane_seq, what, principal, digest: Row(
+        lambda what, digest: Row(
             lane, lane_seq, what[0], what[1], principal, 0, 0, NONE_TS, NONE_TS, what[2], digest
         ),
-        st.integers(0, 5), INT8, duplicate | quarantined, st.integers(1, 9), HASH,
+        duplicate | quarantined, HASH,
     )  # fmt: skip
 
 
@@ -54,20 +72,25 @@ def fields(row: Row) -> dict[str, bytes | None]:
     }
 
 
-def wire(given_rows: Sequence[Row]) -> bytes:
-    parts = [b"PGCOPY\n\xff\r\n\0", struct.pack(">ii", 0, 0)]
-    names = COLUMNS.split(", ")
-    for row in given_rows:
-        values = fields(row)
-        parts.append(struct.pack(">h", len(names)))
-        for name in names:
-            value = values.pop(name)
-            parts.append(struct.pack(">i", -1) if value is None else struct.pack(">i", len(value)) + value)
-        assert not values
-    return b"".join([*parts, struct.pack(">h", -1)])
+def wire(row: Row) -> bytes:
+    """One row, field by field."""
+    names, values = COLUMNS.split(", "), fields(row)
+    parts = [struct.pack(">h", len(names))]
+    for name in names:
+        value = values.pop(name)
+        parts.append(struct.pack(">i", -1) if value is None else struct.pack(">i", len(value)) + value)
+    assert not values
+    return b"".join(parts)
+
+
+def written_behind(row: Row) -> int:
+    """A part's rows are written topic by topic, the lines that were not admitted last."""
+    return KIND_TOPIC[row.kind] if row.line_class is LineClass.ADMITTED else len(KIND_TOPIC)
 
 
 @settings(deadline=None)  # generated rows are many draws, and the clock is that of a shared machine
-@given(st.lists(admitted() | aside(), max_size=12))
-def test_rows(given_rows: list[Row]) -> None:
-    assert rows(RUN_NO, given_rows) == wire(given_rows)
+@given(st.lists(numbered(), max_size=3))
+def test_rows(parts: list[Numbered]) -> None:
+    written = [wire(row) for part in parts for row in sorted(rows_of(part), key=written_behind)]
+    head, tail = b"PGCOPY\n\xff\r\n\0" + struct.pack(">ii", 0, 0), struct.pack(">h", -1)
+    assert rows(RUN_NO, parts) == b"".join([head, *written, tail])

@@ -11,9 +11,9 @@ from fp_contracts.ids import run_tag
 from fp_contracts.ingress import EVENT_CLASSES
 from fp_contracts.records import Pins
 from fp_contracts.topics import INGRESS, TRAFFIC
-from fp_ig.claims import Stamp
 from fp_ig.domain import Admission
 from fp_ig.intake import Answer, Batch, Classes, Code, Intake, Problem, Unknown
+from fp_ig.records import Stamp
 from fp_ig.resolver import Resolver
 from fp_ig.service import Writer
 from fp_runtime.bus import Record

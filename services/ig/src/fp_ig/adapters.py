@@ -8,7 +8,8 @@ import psycopg
 
 from fp_contracts.header import NONE_TS
 from fp_ig import journal, rowcopy
-from fp_ig.claims import KIND_TOPIC, NO_SEQS, Attempt, Fact, Known, Lane, Numbered, Row, Stamp
+from fp_ig.claims import KIND_TOPIC, NO_SEQS, Known, Lane, Numbered, Row
+from fp_ig.records import Attempt, Fact, Stamp
 from fp_ig.statements import CLAIM, IDENTITY, LINES, RECORD
 from fp_runtime.errors import Fenced, Unavailable
 from fp_runtime.ownership import guard, raise_epoch
@@ -104,7 +105,7 @@ class PgStore:
                 if moved != len(parts):
                     numbers = [part.after.number for part in parts]
                     raise Unavailable(f"a lane of {numbers} moved on: an earlier claim came through after all")
-                self._insert_lines(cur, [row for part in parts for row in part.rows])
+                self._insert_lines(cur, parts)
                 self._insert_aside(cur, parts)
         except psycopg.errors.UniqueViolation as violation:
             if violation.diag.constraint_name != IDENTITY:
@@ -124,14 +125,14 @@ class PgStore:
             int8s([one.floor_us for one in after]), *map(int8s, zip(*(one.last_seqs for one in after), strict=True)),
             run_no, run_no,
             int8s([part.after.number for part in kept]), int8s([part.before.last_lane_seq + 1 for part in kept]),
-            int8s([part.after.last_lane_seq for part in kept]), int8s([len(part.admitted) for part in kept]),
-            byteas([journal.packed([line.raw for _, line in part.admitted]) for part in kept]),
+            int8s([part.after.last_lane_seq for part in kept]), int8s([len(part.raws) for part in kept]),
+            byteas([journal.packed(part.raws) for part in kept]),
         )  # fmt: skip
 
-    def _insert_lines(self, cur: Cursor, rows: Sequence[Row]) -> None:
-        if rows:
+    def _insert_lines(self, cur: Cursor, parts: Sequence[Numbered]) -> None:
+        if any(part.identities for part in parts):
             with cur.copy(LINES) as copy:
-                copy.write(rowcopy.rows(self._run_no, rows))
+                copy.write(rowcopy.rows(self._run_no, parts))
 
     def _insert_aside(self, cur: Cursor, parts: Sequence[Numbered]) -> None:
         for row, sha256, raw in [aside for part in parts for aside in part.aside]:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from fp_contracts.header import HeaderError, Kind, unpack
-from fp_ig.claims import Attempt, Fact, Stamp
+from fp_ig.records import Attempt, Fact, Stamp
 from fp_runtime.bus import Record
 
 _MODULUS = 1 << 256

@@ -13,11 +13,11 @@ from fp_contracts.records import Pins
 from fp_contracts.runconfig import RunHeader
 from fp_contracts.topics import INGRESS, pinned
 from fp_ig.adapters import PgStore
-from fp_ig.claims import Stamp
 from fp_ig.domain import Admission
 from fp_ig.http import Door, Session, build
 from fp_ig.intake import Code, Intake, Problem
 from fp_ig.proof import Committed, Preflight
+from fp_ig.records import Stamp
 from fp_ig.resolver import Resolver
 from fp_ig.service import Writer
 from fp_ig.settings import IgSettings

@@ -9,7 +9,8 @@ import orjson
 from fp_contracts.envelope import BATCH_LIMIT
 from fp_contracts.header import NONE_TS
 from fp_contracts.reasons import LineClass, Quarantine
-from fp_ig.claims import KIND_TOPIC, Attempt, Fact, Lane, Row, Stamp, attempt
+from fp_ig.claims import KIND_TOPIC, Lane, Row
+from fp_ig.records import Attempt, Fact, Stamp, attempt
 from fp_runtime.postgres import Connection, Cursor
 
 ROW = "lane, lane_seq, class, reason, principal, kind, seq, order_us, frontier_us, identity, payload_hash"

@@ -18,8 +18,9 @@ from fp_contracts.runconfig import RunHeader
 from fp_contracts.topics import INGRESS, Topic
 from fp_ig import journal
 from fp_ig.audit import IngestFacts, LaneCount, Offsets, PartitionAudit
-from fp_ig.claims import KIND_TOPIC, Stamp
+from fp_ig.claims import KIND_TOPIC
 from fp_ig.gates import Canary, PreflightFacts, Probe, evaluate_p4, evaluate_p7
+from fp_ig.records import Stamp
 from fp_runtime.aside import Aside
 from fp_runtime.bus import Admin, Consumer, Out, Producer, TopicPartition, TopicState
 from fp_runtime.errors import Unavailable

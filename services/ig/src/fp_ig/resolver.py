@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from fp_contracts.topics import INGRESS
-from fp_ig.claims import Attempt, Fact, facts_of
+from fp_ig.records import Attempt, Fact, facts_of
 from fp_runtime.bus import Delivery, Lookup, Producer, Record, TopicPartition
 
 

@@ -2,10 +2,10 @@
 
 import struct
 from collections.abc import Sequence
+from itertools import count
 
-from fp_contracts.header import NONE_TS
 from fp_contracts.reasons import LineClass
-from fp_ig.claims import Row
+from fp_ig.claims import Admitted, Numbered, Row
 
 COLUMNS = "run_no, principal, lane, kind, class, lane_seq, seq, order_us, payload_hash, identity, frontier_us, reason"
 _HASH = 32
@@ -14,32 +14,48 @@ _TAIL = b"\xff\xff"
 _NULL = b"\xff\xff\xff\xff"
 # Each field behind its length: run_no, principal, lane, kind, class.
 _START = struct.Struct(">hiiiiihihic")
-_ADMITTED = struct.Struct(f">iqiqiqi{_HASH}si{_HASH}s").pack
+_ADMITTED = struct.Struct(f">{_START.size}siqiqiqi{_HASH}si{_HASH}s8s").pack
 _INT8 = struct.Struct(">iq").pack
 _FIELDS = COLUMNS.count(",") + 1
 _CODES = {LineClass.ADMITTED: b"A", LineClass.DUPLICATE: b"D", LineClass.QUARANTINED: b"Q"}
 _PLAIN_END = _NULL + _NULL  # no frontier, no reason
 
 
-def rows(run_no: int, given: Sequence[Row]) -> bytes:
+def rows(run_no: int, parts: Sequence[Numbered]) -> bytes:
     """The body of `COPY ig.line (COLUMNS) FROM STDIN (FORMAT BINARY)`."""
-    starts: dict[tuple[int, int, int, LineClass], bytes] = {}
-    parts = [_HEAD]
-    add = parts.append
-    for lane, lane_seq, line_class, reason, principal, kind, seq, order_us, frontier_us, identity, digest in given:
-        key = (principal, lane, kind, line_class)
-        start = starts.get(key)
-        if start is None:
-            start = starts[key] = _START.pack(_FIELDS, 4, run_no, 4, principal, 2, lane, 2, kind, 1, _CODES[line_class])
-        add(start)
-        if line_class is LineClass.ADMITTED:
-            add(_ADMITTED(8, lane_seq, 8, seq, 8, order_us, _HASH, digest, _HASH, identity))
-            add(_PLAIN_END if frontier_us == NONE_TS else _INT8(8, frontier_us) + _NULL)
-        else:
-            add(_INT8(8, lane_seq) + _NULL + _NULL + _framed(digest))
-            add((_framed(identity) if identity else _NULL) + _NULL + (_framed(reason.encode()) if reason else _NULL))
-    add(_TAIL)
-    return b"".join(parts)
+    written = [_HEAD]
+    for part in parts:
+        lane, principal = part.after.number, part.principal
+        for columns in part.admitted:
+            written += _admitted(run_no, principal, lane, part.after.floor_us, columns)
+        written += [_other(run_no, row) for row in part.others]
+    written.append(_TAIL)
+    return b"".join(written)
+
+
+def _admitted(run_no: int, principal: int, lane: int, frontier_us: int, columns: Admitted) -> list[bytes]:
+    """The rows of one topic; the last one has the frontier."""
+    kinds = {line.kind for line in columns.lines}
+    starts = {kind: _start(run_no, principal, lane, kind, LineClass.ADMITTED) for kind in kinds}
+    given = zip(columns.lane_seqs, count(columns.first_seq), columns.orders_us, columns.lines, strict=False)
+    written = [
+        _ADMITTED(starts[kind], 8, lane_seq, 8, seq, 8, order_us, _HASH, digest, _HASH, identity, _PLAIN_END)
+        for lane_seq, seq, order_us, (_, identity, digest, kind, _, _, _, _) in given
+    ]
+    written[-1] = written[-1].removesuffix(_PLAIN_END) + _INT8(8, frontier_us) + _NULL
+    return written
+
+
+def _other(run_no: int, row: Row) -> bytes:
+    """The row of a line that was not admitted: no sequence, order or frontier."""
+    start = _start(run_no, row.principal, row.lane, row.kind, row.line_class)
+    identity = _framed(row.identity) if row.identity else _NULL
+    reason = _framed(row.reason.encode()) if row.reason else _NULL
+    return start + _INT8(8, row.lane_seq) + _NULL + _NULL + _framed(row.payload_hash) + identity + _NULL + reason
+
+
+def _start(run_no: int, principal: int, lane: int, kind: int, line_class: LineClass) -> bytes:
+    return _START.pack(_FIELDS, 4, run_no, 4, principal, 2, lane, 2, kind, 1, _CODES[line_class])
 
 
 def _framed(value: bytes) -> bytes:

@@ -10,10 +10,11 @@ import structlog
 
 from fp_contracts.reasons import LineClass
 from fp_contracts.topics import INGRESS
-from fp_ig import claims
-from fp_ig.claims import Attempt, Fact, Known, Lane, Numbered, Part, Recent, Row, Stamp
+from fp_ig import claims, records
+from fp_ig.claims import Known, Lane, Numbered, Part, Recent, Row
 from fp_ig.intake import Answer, Batch, Classes, Code, Intake, Problem, Unknown
 from fp_ig.lines import Admissible, Quarantined
+from fp_ig.records import Attempt, Fact, Stamp
 from fp_ig.resolver import Resolver
 from fp_runtime import failpoint
 from fp_runtime.bus import Producer, TopicPartition
@@ -237,13 +238,9 @@ class Writer:
     def _claim(self, parts: Sequence[Part]) -> list[Numbered]:
         """Number and commit; when identities turn out to be claimed, number again without them."""
         stored: dict[bytes, Known] = {}
-
-        def find(identity: bytes) -> Known | None:
-            return self._recent.find(identity) or stored.get(identity)
-
         while True:
             fresh: dict[bytes, Known] = {}
-            numbered = [claims.number(part, find, fresh) for part in parts]
+            numbered = [claims.number(part, stored | self._recent.among(part.identities()), fresh) for part in parts]
             changed = [done for done in numbered if done.after != done.before]
             if not changed or self._store.claim(changed):
                 break
@@ -254,23 +251,25 @@ class Writer:
     def _adopt(self, numbered: Sequence[Numbered], fresh: Mapping[bytes, Known]) -> None:
         assert self._lanes is not None
         self._recent.add(fresh)
+        seen = Counter({LineClass.ADMITTED: sum(len(done.raws) for done in numbered)})
         for done in numbered:
             self._lanes[done.after.number] = done.after
-        for line_class, n in Counter(row.line_class for done in numbered for row in done.rows).items():
+            seen.update(row.line_class for row in done.others)
+        for line_class, n in seen.items():
             self._seen[line_class] += n
             counter(Metric.LINES).add(n, {"class": line_class.value})
 
     def _publish(self, numbered: Sequence[Numbered]) -> None:
-        tried = [one for done in numbered for one in claims.attempts(self._stamp, done)]
-        traces = [one.out.traceparent for one in tried if one.out.traceparent]
+        sent = [one for done in numbered for one in records.sent(self._stamp, done)]
+        outs = [out for one in sent for out in one.outs]
+        traces = [out.traceparent for out in outs if out.traceparent]
         sampled = [trace for trace in traces if trace.endswith(_SAMPLED)]
-        with send_span("ingress", len(tried), sampled):
-            deliveries = self._producer.publish([one.out for one in tried])
+        with send_span("ingress", len(outs), sampled):
+            deliveries = self._producer.publish(outs)
         failpoint.hit(failpoint.Failpoint.IG_AFTER_PRODUCE)
-        missing = [one for one, delivery in zip(tried, deliveries, strict=True) if delivery.offset is None]
+        facts, missing = records.settled(sent, deliveries)
         if not missing:
             self._acked_at = self._clock_s()
-        facts = claims.facts_of(tried, deliveries)
         if facts:
             self._store.record(facts)
         failpoint.hit(failpoint.Failpoint.IG_AFTER_FACT)
@@ -288,7 +287,7 @@ class Writer:
     def _answer(self, ready: Sequence[Batch], numbered: Sequence[Numbered], answers: dict[int, Answer]) -> None:
         for batch, done in zip(ready, numbered, strict=True):
             if batch.lane not in self._open:
-                answers[batch.lane] = Classes([claims.answer_of(row) for row in (*done.first, *done.rows)])
+                answers[batch.lane] = Classes(done.classes())
 
 
 def _digest(line: Admissible | Quarantined) -> bytes:
