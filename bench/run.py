@@ -28,6 +28,7 @@ from fp_operator.pinning import Follower, Pinned
 from fp_operator.substrate import Environment
 from fp_operator.worlds.samples import sample_world
 from fp_runtime.bus import FetchProfile, Record
+from fp_runtime.errors import Unavailable, UserError
 from fp_runtime.kafka import open_consumer
 from fp_runtime.postgres import connect
 from fp_runtime.readback import read_back
@@ -192,4 +193,7 @@ def _revision() -> str:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except (UserError, Unavailable) as error:
+        raise SystemExit(f"error: {error}") from error

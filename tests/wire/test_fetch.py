@@ -175,6 +175,16 @@ def test_an_answer_to_another_request_is_not_taken() -> None:
         assert broker.connections == 2
 
 
+@pytest.mark.parametrize(
+    "answer",
+    [b"", b"\0" * 7, told(batch(0, 2))[:40], told()[:8] + b"\0\2\xff\xfe" + bytes(9), told().replace(b"rtdl", b"RTDL")],
+)
+def test_an_answer_that_is_no_fetch_response_costs_the_connection(answer: bytes) -> None:
+    with reading(says(answer), says(told(batch(0, 1)))) as (consumer, broker, _):
+        assert [record.offset for record in read(consumer, 1)] == [0]
+        assert broker.connections == 2
+
+
 def test_a_corrupt_batch_is_told_and_none_of_its_response_is_handed_out_twice() -> None:
     corrupt = bytearray(batch(2, 2))
     corrupt[-1] ^= 1
@@ -195,6 +205,18 @@ def test_it_waits_for_a_leader_and_for_a_broker_that_answers() -> None:
         offsets.found = [None, {}, {TP: ("127.0.0.1", 1)}]
         assert [record.offset for record in read(consumer, 1)] == [0]
         assert offsets.asked == 4
+
+
+def test_what_keeps_it_waiting_is_told_once_in_a_while(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fp_runtime.kafka_fetch.TELL_S", 0.3)
+    with reading(says(told(batch(0, 1)))) as (consumer, _, offsets):
+        offsets.found = [{}] * 8
+        assert [record.offset for record in read(consumer, 1)] == [0]
+    said = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert 1 <= len(said) <= 3
+    assert set(said) == {f"reading waits: {RTDL}[0] has no leader"}
 
 
 @pytest.mark.parametrize("error", [TopicAuthorizationFailedError, UnknownError])

@@ -14,12 +14,11 @@ from fp_runtime.bus import HEADER, TRACEPARENT, FetchProfile, OffsetOutOfRange, 
 from fp_runtime.errors import Unavailable
 from fp_runtime.kafka_admin import KafkaAdmin
 from fp_runtime.kafka_client import FETCH, FatalWatch, admin_options, consumer_options, log, producer_options
-from fp_runtime.kafka_fetch import FetchConsumer, Patience
+from fp_runtime.kafka_fetch import MAX_RECORDS, FetchConsumer, Patience
 from fp_runtime.kafka_offsets import Asking, Offsets
 from fp_runtime.kafka_producer import KafkaProducer
 from fp_runtime.settings import RuntimeSettings
 
-_MAX_CONSUME = 2_000
 _GATHER_S = {FetchProfile.LOW_LATENCY: 0.003, FetchProfile.GATHERED: 0.1}
 _as = tuple.__new__  # a named tuple without its Python-level constructor, once per record
 
@@ -75,7 +74,7 @@ def lookup(
         consumer.assign({tp: from_offset})
         position = from_offset
         while position < end:
-            records = consumer.poll(_MAX_CONSUME, 0.1)
+            records = consumer.poll(MAX_RECORDS, 0.1)
             for record in records:
                 if record.offset >= end:
                     return None
@@ -129,7 +128,7 @@ class KafkaConsumer(Asking):
         first = self._client.poll(timeout_s)
         if first is None:
             return []
-        most = min(max_records, _MAX_CONSUME)
+        most = min(max_records, MAX_RECORDS)
         messages = [first, *self._more(most - 1)]
         if len(messages) < most and self._gather_s:
             self._sleep(self._gather_s)

@@ -5,6 +5,7 @@ soon as a few records are there. Here a response is read where it is needed, in 
 """
 
 import select
+import struct
 import time
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
@@ -22,6 +23,7 @@ from fp_runtime.kafka_offsets import Asking, Offsets
 from fp_runtime.kafka_wire import Place, response
 
 RETRY_S = 0.1
+TELL_S = 10.0  # what keeps reading waiting for so long is told, and then again
 MAX_RECORDS = 2_000
 _MAX_BYTES = 1_048_576  # of one response as it is on the wire; a batch that is larger comes whole
 _AGAIN = (
@@ -58,6 +60,7 @@ class FetchConsumer(Asking):
         self._leaders: Mapping[Place, tuple[str, int]] | None = None
         self._links: dict[tuple[str, int], Link] = {}
         self._again_at = 0.0
+        self._tell_at = time.monotonic() + TELL_S
 
     def assign(self, starts: Mapping[bus.TopicPartition, int]) -> None:
         """See bus.Consumer."""
@@ -139,7 +142,7 @@ class FetchConsumer(Asking):
         for place, offset in self._next.items():
             address = leaders.get(place)
             if address is None:
-                self._stale()
+                self._stale(f"{place[0]}[{place[1]}] has no leader")
             elif place not in self._paused and address not in busy:
                 wanted.setdefault(address, {})[place] = offset
         return wanted
@@ -150,21 +153,23 @@ class FetchConsumer(Asking):
             try:
                 self._leaders = self._offsets.leaders(max(RETRY_S, deadline - time.monotonic()))
             except KafkaException as error:
-                log.info("kafka client: %s", error)  # it is asked again; deadlines decide
-                self._stale()
+                self._stale(str(error))  # it is asked again; deadlines decide
                 return {}
         return self._leaders
 
-    def _stale(self) -> None:
+    def _stale(self, why: str) -> None:
         """Look for the leaders again, but not without a pause."""
         self._leaders = None
-        self._again_at = time.monotonic() + RETRY_S
+        self._again_at = (now := time.monotonic()) + RETRY_S
+        if now >= self._tell_at:
+            log.warning("reading waits: %s", why)
+            self._tell_at = now + TELL_S
 
     def _lost(self, address: tuple[str, int], error: Exception) -> None:
         log.info("kafka client: %s", error)
         if (link := self._links.pop(address, None)) is not None:
             link.close()
-        self._stale()
+        self._stale(str(error))
 
     def _await(self, timeout_s: float) -> None:
         """Take in the responses that come within this time, or the first of them."""
@@ -181,11 +186,10 @@ class FetchConsumer(Asking):
             asked = link.asked
             try:
                 frame = link.answer()
+                if frame is not None:
+                    failure = self._take(frame, asked) or failure
             except OSError as error:
                 self._lost(address, error)
-                continue
-            if frame is not None:
-                failure = self._take(frame, asked) or failure
         for address, link in waiting.values():
             if link.late():
                 self._lost(address, TimeoutError(f"no answer from {address}"))
@@ -194,10 +198,17 @@ class FetchConsumer(Asking):
 
     def _take(self, frame: bytes, asked: Mapping[Place, int]) -> Exception | None:
         """Make the records of a response ready; what is wrong with a partition of it, when nothing can help."""
+        try:
+            told = [
+                (asked[topic, partition], (topic, partition), code, batches)
+                for topic, partition, code, batches in response(frame)
+            ]
+        except (struct.error, UnicodeDecodeError, KeyError) as error:
+            raise ConnectionResetError("the broker's answer is no response to what was asked") from error
+        if self._leaders is not None:
+            self._tell_at = time.monotonic() + TELL_S
         failure: Exception | None = None
-        for topic, partition, code, batches in response(frame):
-            place = topic, partition
-            offset = asked[place]
+        for offset, place, code, batches in told:
             if self._next.get(place) != offset or place in self._paused:
                 continue  # assigned anew or paused since
             if code != 0:
@@ -238,6 +249,6 @@ class FetchConsumer(Asking):
         if error is errors.OffsetOutOfRangeError:
             return OffsetOutOfRange(f"{where}: the log does not hold it")
         if issubclass(error, _AGAIN):
-            self._stale()
+            self._stale(f"{where}: {error.__name__}")
             return None
         return Unavailable(f"{where}: {error.__name__}")
