@@ -73,7 +73,7 @@ def sent(stamp: Stamp, numbered: Numbered) -> list[Sent]:
     ]
     carried = {one.topic for one in made}
     silent = [topic for topic in range(len(INGRESS)) if topic not in carried]
-    return made + [Sent(lane.number, topic, 0, [watermark(stamp, lane, topic).out]) for topic in silent]
+    return made + [Sent(lane.number, topic, 0, [watermark(stamp, lane, topic)]) for topic in silent]
 
 
 def _outs(stamp: Stamp, lane: Lane, columns: Admitted) -> list[Out]:
@@ -90,11 +90,11 @@ def _outs(stamp: Stamp, lane: Lane, columns: Admitted) -> list[Out]:
     return outs
 
 
-def watermark(stamp: Stamp, lane: Lane, topic: int) -> Attempt:
+def watermark(stamp: Stamp, lane: Lane, topic: int) -> Out:
     """The lane's frontier as a watermark; it takes no sequence (dataflow.md §3)."""
     mark = Mark(stamp.writer, lane.floor_us, lane.last_seqs[topic])
     header = Header(Kind.WATERMARK, stamp.run_tag, stamp.writer, 0, lane.floor_us, marks=(mark,))
-    return Attempt(lane.number, topic, 0, Out(INGRESS[topic], lane.number, b"", b"", pack(header)))
+    return Out(INGRESS[topic], lane.number, b"", b"", pack(header))
 
 
 def facts_of(tried: Sequence[Attempt], deliveries: Sequence[Delivery], how: str = "P") -> list[Fact]:
