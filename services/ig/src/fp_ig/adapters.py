@@ -146,8 +146,9 @@ class PgStore:
         """See service.Store."""
         with self._reading() as cur:
             cur.execute(
-                "SELECT identity, payload_hash, principal FROM ig.line WHERE class = 'A' AND identity = ANY(%s)",
-                (byteas(identities),),
+                "SELECT identity, payload_hash, principal FROM ig.line"
+                " WHERE run_no = %s AND class = 'A' AND identity = ANY(%s)",
+                (self._run_no, byteas(identities)),
             )
             return {identity: Known(digest, principal) for identity, digest, principal in cur}
 
