@@ -25,7 +25,8 @@ from fp_contracts.topics import INGRESS
 from fp_ig.lines import Admissible
 
 INT_LIMIT = 2**53
-_MINUTES_KEPT = 4_096
+_HOURS_KEPT = 4_096
+_US_PER_MINUTE = 60 * US_PER_S
 _ID_LIMIT = 256
 # A canonical line: its head, the event id, a type's start, the payload, what is the same in all lines of a producer in
 # a run, and at the end the trace and the time, which have their places.
@@ -90,7 +91,7 @@ class Usual:
         type_at = id_end + len(_TYPE)
         of_type = self._types.get(raw[type_at : raw.find(b'"', type_at)])
         event_id, trace, between = raw[len(_HEAD) : id_end], raw[_TRACE_AT:_TRACE_END], self._between
-        ts_us = self._clock.us_of_bytes(raw[_TIME_AT:-2])
+        ts_us = self._clock.us_of(raw[_TIME_AT:-2])
         if (
             of_type is None or ts_us is None or not between
             or not raw.startswith(_HEAD) or not event_id.isalnum() or len(event_id) > _ID_LIMIT
@@ -105,11 +106,11 @@ class Usual:
         try:
             line = self._envelope(raw)
             of_type = self._types[line.event_type.encode()]
-            ts_us = self._clock.us_of(line.ts_utc)
-        except (msgspec.MsgspecError, KeyError, ValueError):
+        except (msgspec.MsgspecError, KeyError):
             return None
+        ts_us = self._clock.us_of(line.ts_utc.encode())
         pins = (line.manifest_fingerprint, line.platform_run_id, line.run_config_digest, line.scenario_run_id)
-        if pins != self._pins or _written(line) != raw:
+        if ts_us is None or pins != self._pins or _written(line) != raw:
             return None
         event_id, text, trace = line.event_id.encode(), bytes(line.payload), line.traceparent
         if isinstance(trace, str) and len(trace) == _TRACE_END - _TRACE_AT:
@@ -152,30 +153,29 @@ _Apart = tuple[_Type, bytes, bytes, bytes | None, int]
 
 
 class _Clock:
-    """`to_us` with the minutes remembered: neighbours in event time share them."""
+    """`to_us` with the hours remembered: there are few of them in a run."""
 
     def __init__(self) -> None:
-        self._minutes: dict[bytes, int] = {}
+        self._hours: dict[bytes, int] = {}
 
-    def us_of(self, text: str) -> int:
-        """As timestamps.to_us; `text` is ASCII."""
-        raw = text.encode()
-        us = self.us_of_bytes(raw)
-        if us is not None:
-            return us
-        us = to_us(text)
-        if len(self._minutes) >= _MINUTES_KEPT:
-            self._minutes.clear()
-        self._minutes[raw[:17]] = us - us % (60 * US_PER_S)
-        return us
+    def us_of(self, text: bytes) -> int | None:
+        """As timestamps.to_us, None for what that refuses; `text` is ASCII."""
+        hour_us = self._hours.get(text[:14])
+        digits = text[14:16] + text[17:19] + text[20:26]
+        if hour_us is None or not digits.isdigit() or text[16:20:3] + text[26:] != b":.Z":
+            return self._asked(text)
+        minute, us = divmod(int(digits), 100 * US_PER_S)
+        return hour_us + minute * _US_PER_MINUTE + us if minute < 60 and us < _US_PER_MINUTE else None
 
-    def us_of_bytes(self, text: bytes) -> int | None:
-        """As timestamps.to_us where the minute is known; None = ask there."""
-        minute_us = self._minutes.get(text[:17])
-        digits = text[17:19] + text[20:26]
-        if minute_us is None or not digits.isdigit() or digits >= b"60" or text[19:20] + text[26:] != b".Z":
+    def _asked(self, text: bytes) -> int | None:
+        try:
+            us = to_us(text.decode())
+        except ValueError:
             return None
-        return minute_us + int(digits)
+        if len(self._hours) >= _HOURS_KEPT:
+            self._hours.clear()
+        self._hours[text[:14]] = us - us % (60 * _US_PER_MINUTE)
+        return us
 
 
 def struct_of(model: type[Closed], apart: dict[str, Any] | None = None) -> type[Any]:
