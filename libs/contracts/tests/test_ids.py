@@ -1,6 +1,7 @@
 """Identities and recipes against values computed apart, murmur2 against Java's, times there and back."""
 
 import base64
+import re
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -124,12 +125,35 @@ def test_times_there_and_back(us: int) -> None:
     [
         *("", "2026-01-01T00:00:00Z", "2026-01-01T00:00:00.000000+00:00", "2026-01-01 00:00:00.000000Z"),
         *("2026-13-01T00:00:00.000000Z", "2026-01-01T00:00:00.000000Z\n", "\uff12026-01-01T00:00:00.000000Z"),
+        *("2026-01-01T24:00:00.000000Z", "2026-01-01T00:60:00.000000Z", "2026-01-01T00:00:60.000000Z"),
+        *("2026-01-01T00:00:0\uff10.000000Z", "2026-01-01T00:00:00,000000Z", "2026-01-01T00-00:00.000000Z"),
+        *("2026-01-01T00:00:00.0000000Z", "2026-01-01T00:00:00.000000z", "2026-02-30T00:00:00.000000Z"),
     ],
     ids=ascii,
 )
 def test_other_forms_of_time_are_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r".+"):
         to_us(text)
+
+
+FORM = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\.[0-9]{6}Z")
+
+
+@given(st.lists(st.tuples(st.integers(0, 26), st.sampled_from("01256789:.-TZ x")), max_size=3))
+def test_a_changed_time_is_what_the_standard_library_says(changes: list[tuple[int, str]]) -> None:
+    chars = list("2026-01-01T00:00:30.000001Z")
+    for at, char in changes:
+        chars[at] = char
+    text = "".join(chars)
+    try:
+        assert FORM.fullmatch(text)
+        expected = datetime.strptime(text, "%Y-%m-%dT%H:%M:%S.%fZ") - datetime(1970, 1, 1)
+    except (AssertionError, ValueError):
+        with pytest.raises(ValueError, match=r".+"):
+            to_us(text)
+    else:
+        if chars[17:19] < ["6", "0"]:  # strptime takes a leap second
+            assert to_us(text) == expected // timedelta(microseconds=1)
 
 
 def test_vectors_there_and_back() -> None:

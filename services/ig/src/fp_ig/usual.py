@@ -20,13 +20,11 @@ from fp_contracts.ids import framed
 from fp_contracts.ingress import INGRESS_TYPES, IngressType, TrafficKind, kind_of
 from fp_contracts.partition import partition_of
 from fp_contracts.records import Pins
-from fp_contracts.timestamps import US_PER_S, to_us
+from fp_contracts.timestamps import to_us
 from fp_contracts.topics import INGRESS
 from fp_ig.lines import Admissible
 
 INT_LIMIT = 2**53
-_HOURS_KEPT = 4_096
-_US_PER_MINUTE = 60 * US_PER_S
 _ID_LIMIT = 256
 # A canonical line: its head, the event id, a type's start, the payload, what is the same in all lines of a producer in
 # a run, and at the end the trace and the time, which have their places.
@@ -35,7 +33,7 @@ _TIME_AT = -len('2026-01-01T00:00:00.000000Z"}')
 _TRACE_END = _TIME_AT - len(_TIME)
 _TRACE_AT = _TRACE_END - len("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")
 _TRACE = b"0123456789abcdef-"
-# Compared with the run's pins or looked at by `_Clock`, which is narrower than their patterns.
+# Compared with the run's pins or looked at by `to_us`, which is narrower than their patterns.
 _PINS = ("manifest_fingerprint", "platform_run_id", "run_config_digest", "scenario_run_id")
 _APART: dict[str, Any] = {"payload": msgspec.Raw, "ts_utc": str, **dict.fromkeys(_PINS, str)}
 _sha256 = hashlib.sha256
@@ -50,7 +48,6 @@ class Usual:
         self._pins = tuple(getattr(pins, name) for name in _PINS)
         self._envelope = msgspec.json.Decoder(struct_of(Envelope, _APART)).decode
         self._types = {name.encode(): _Type(spec, pins) for name, spec in INGRESS_TYPES.items()}
-        self._clock = _Clock()
         self._between = b""
 
     def read(self, raw: bytes, lane: int, classes: frozenset[str]) -> Admissible | None:
@@ -91,7 +88,7 @@ class Usual:
         type_at = id_end + len(_TYPE)
         of_type = self._types.get(raw[type_at : raw.find(b'"', type_at)])
         event_id, trace, between = raw[len(_HEAD) : id_end], raw[_TRACE_AT:_TRACE_END], self._between
-        ts_us = self._clock.us_of(raw[_TIME_AT:-2])
+        ts_us = _us_of(raw[_TIME_AT:-2].decode())
         if (
             of_type is None or ts_us is None or not between
             or not raw.startswith(_HEAD) or not event_id.isalnum() or len(event_id) > _ID_LIMIT
@@ -108,7 +105,7 @@ class Usual:
             of_type = self._types[line.event_type.encode()]
         except (msgspec.MsgspecError, KeyError):
             return None
-        ts_us = self._clock.us_of(line.ts_utc.encode())
+        ts_us = _us_of(line.ts_utc)
         pins = (line.manifest_fingerprint, line.platform_run_id, line.run_config_digest, line.scenario_run_id)
         if ts_us is None or pins != self._pins or _written(line) != raw:
             return None
@@ -152,30 +149,11 @@ _Apart = tuple[_Type, bytes, bytes, bytes | None, int]
 """Type, event id, payload, trace and time (µs) of a line."""
 
 
-class _Clock:
-    """`to_us` with the hours remembered: there are few of them in a run."""
-
-    def __init__(self) -> None:
-        self._hours: dict[bytes, int] = {}
-
-    def us_of(self, text: bytes) -> int | None:
-        """As timestamps.to_us, None for what that refuses; `text` is ASCII."""
-        hour_us = self._hours.get(text[:14])
-        digits = text[14:16] + text[17:19] + text[20:26]
-        if hour_us is None or not digits.isdigit() or text[16:20:3] + text[26:] != b":.Z":
-            return self._asked(text)
-        minute, us = divmod(int(digits), 100 * US_PER_S)
-        return hour_us + minute * _US_PER_MINUTE + us if minute < 60 and us < _US_PER_MINUTE else None
-
-    def _asked(self, text: bytes) -> int | None:
-        try:
-            us = to_us(text.decode())
-        except ValueError:
-            return None
-        if len(self._hours) >= _HOURS_KEPT:
-            self._hours.clear()
-        self._hours[text[:14]] = us - us % (60 * _US_PER_MINUTE)
-        return us
+def _us_of(text: str) -> int | None:
+    try:
+        return to_us(text)
+    except ValueError:
+        return None
 
 
 def struct_of(model: type[Closed], apart: dict[str, Any] | None = None) -> type[Any]:
