@@ -11,11 +11,11 @@ from fp_contracts.envelope import BODY_LIMIT
 from fp_contracts.records import Pins
 from fp_contracts.runconfig import Realism, RunConfig
 from fp_runtime.eventtime.lane import LaneOrder
-from fp_wsp.adjudication import adjudications, with_adjudications
-from fp_wsp.expand import merge
+from fp_wsp.adjudication import Adjudication, adjudications, with_adjudications
+from fp_wsp.expand import Event, merge
 from fp_wsp.feed import Batch, LaneFeed, line_writer, split
-from fp_wsp.lanes import Line, Numbering, in_window
-from fp_wsp.realism import ADMITTED_FATES
+from fp_wsp.lanes import Held, Lines, Numbering, in_window
+from fp_wsp.realism import ADMITTED_FATES, Fate
 from fp_wsp.world import Payment, TruthRow
 
 
@@ -36,15 +36,29 @@ def small(
     return World(payments, make_truth(payments), config)
 
 
+def as_text(lines: Lines) -> list[bytes]:
+    """The line itself travels, so that a test sees what was sent."""
+    columns = zip(lines.orders_us, lines.made_of, strict=True)
+    return [
+        f"{lines.lane}|{n}|{us}|{fate_of(made_of)}".encode() for n, (us, made_of) in enumerate(columns, lines.first_seq)
+    ]
+
+
+def fate_of(made_of: Event | Adjudication | Held) -> Fate:
+    return made_of.fate if isinstance(made_of, Held) else Fate.PLAIN
+
+
+def own_us(made_of: Event | Adjudication | Held) -> int:
+    return made_of.event.ts_us if isinstance(made_of, Held) else made_of.ts_us
+
+
 def feed_of(
-    world: World, acked: dict[int, int] | None = None, written: Callable[[Line], bytes] | None = None
+    world: World, acked: dict[int, int] | None = None, written: Callable[[Lines], list[bytes]] = as_text
 ) -> LaneFeed:
     config = world.config
     window = config.windows[0]
     merged = with_adjudications(merge(world.payments, "d" * 32, config.lanes), adjudications(world.truth, config))
-    # The line itself travels as text, so that a test sees what was sent.
-    text = written or (lambda line: f"{line.lane}|{line.lane_seq}|{line.order_us}|{line.fate}".encode())
-    return LaneFeed(in_window(merged, window), Numbering(config, window), config, text, acked)
+    return LaneFeed(in_window(merged, window), Numbering(config, window), config, written, acked)
 
 
 def drain(feed: LaneFeed, choose: Callable[[int], tuple[int, int]]) -> Iterator[Batch]:
@@ -90,7 +104,7 @@ def test_batching_changes_no_lane_and_no_frontier_is_overtaken(small: World, cho
 @settings(max_examples=25, deadline=None)
 @given(choices=st.lists(st.tuples(st.integers(0, 6), st.integers(1, 40)), min_size=1, max_size=40))
 def test_the_gateway_gives_the_same_orders_whatever_the_batching(small: World, choices: list[tuple[int, int]]) -> None:
-    feed = feed_of(small, written=lambda line: f"{line.item.ts_us}|{line.fate}".encode())
+    feed = feed_of(small, written=lambda lines: [f"{own_us(it)}|{fate_of(it)}".encode() for it in lines.made_of])
     lanes = [LaneOrder(small.config.windows[0].start_us) for _ in feed.lanes]
     for batch in drain(feed, lambda step: choices[step % len(choices)]):
         for line, order_us in zip(batch.lines, batch.orders_us, strict=True):
@@ -202,7 +216,7 @@ def test_split_keeps_numbers_and_frontiers(small: World) -> None:
 
 
 def test_a_batch_keeps_the_body_limit(small: World) -> None:
-    feed = feed_of(small, written=lambda line: b"x" * 100_000)
+    feed = feed_of(small, written=lambda lines: [b"x" * 100_000] * len(lines))
     for batch in drain(feed, lambda step: (0, 500)):
         assert sum(len(line) + 1 for line in batch.lines) <= BODY_LIMIT
 

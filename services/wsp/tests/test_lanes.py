@@ -1,8 +1,8 @@
 """Numbering: lane sequences are a function of the world, held lines never raise an order, counts are declared."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from itertools import chain, groupby, pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -12,7 +12,7 @@ from fp_contracts.reasons import LineClass
 from fp_contracts.runconfig import Realism, RunConfig, Window
 from fp_wsp.adjudication import Adjudication, adjudications, with_adjudications
 from fp_wsp.expand import Event, merge
-from fp_wsp.lanes import PATIENCE_US, Line, Numbering, declared, in_window
+from fp_wsp.lanes import PATIENCE_US, Held, Lines, Numbering, declared, in_window
 from fp_wsp.realism import ADMITTED_FATES, Fate
 from fp_wsp.world import LAST_PART_LAG_US, Payment, TruthRow
 
@@ -21,9 +21,29 @@ MakeTruth = Callable[..., list[TruthRow]]
 MakeConfig = Callable[..., RunConfig]
 
 
+class Line(NamedTuple):
+    """One line of `Lines`, and what it says."""
+
+    lane: int
+    lane_seq: int
+    order_us: int
+    fate: Fate
+    item: Event | Adjudication
+
+
+def each(of_lanes: Iterable[Lines]) -> Iterator[Line]:
+    for lines in of_lanes:
+        assert len(lines.orders_us) == len(lines.positions) == len(lines.made_of)
+        for seq, (order_us, made_of) in enumerate(zip(lines.orders_us, lines.made_of, strict=True), lines.first_seq):
+            fate, item = (made_of.fate, made_of.event) if isinstance(made_of, Held) else (Fate.PLAIN, made_of)
+            yield Line(lines.lane, seq, order_us, fate, item)
+
+
 def number_all(items: list[Event | Adjudication], numbering: Numbering) -> list[Line]:
-    lines = [line for item in items for line in numbering.step(item)]
-    return lines + numbering.finish()
+    lines = numbering.no_lines()
+    for item in items:
+        numbering.step(item, lines)
+    return [line for more in (lines, numbering.finish()) for line in each(more)]
 
 
 def items_of(
@@ -68,10 +88,9 @@ def test_many_items_at_once_are_numbered_as_one_by_one(case: Case, cuts: list[in
     while at < len(items):
         part = items[at : at + cuts[step % len(cuts)] + step % 2]
         at, step = at + len(part), step + 1
-        lines: list[list[Line]] = [[] for _ in range(config.lanes + 1)]
+        lines = one.no_lines()
         for item in part:
-            for line in one.step(item):
-                lines[line.lane].append(line)
+            one.step(item, lines)
         assert many.number(part) == lines
         assert (many.position, many.world_us, many.last_seq) == (one.position, one.world_us, one.last_seq)
         assert [many.floor_us(lane) for lane in range(7)] == [one.floor_us(lane) for lane in range(7)]
@@ -140,7 +159,9 @@ def test_a_held_line_does_not_wait_for_ever(
                                                    mutant_ppm=0))  # fmt: skip
     numbering = Numbering(config, config.windows[0])
     for item in items_of(payments, make_truth(payments), config, config.windows[0]):
-        for line in numbering.step(item):
+        lines = numbering.no_lines()
+        numbering.step(item, lines)
+        for line in each(lines):
             assert item.ts_us - line.item.ts_us < 3 * PATIENCE_US
 
 

@@ -17,7 +17,7 @@ from fp_wsp.adapters import LaneProgress
 from fp_wsp.adjudication import adjudications, with_adjudications
 from fp_wsp.expand import merge
 from fp_wsp.feed import Batch, LaneFeed
-from fp_wsp.lanes import Numbering, in_window
+from fp_wsp.lanes import Lines, Numbering, in_window
 from fp_wsp.sender import Answer, Reply, Sender
 from fp_wsp.service import Board, Pace, Settled, Stream
 from fp_wsp.world import Payment, TruthRow
@@ -53,6 +53,11 @@ class Lane:
         return ("QUARANTINED", "MUTANT") if raw.endswith(b"7") else ("ADMITTED", "r")
 
 
+def numbers(lines: Lines) -> list[bytes]:
+    """Lines that say which of their lane they are."""
+    return [f"{lines.lane}|{seq}".encode() for seq in range(lines.first_seq, lines.first_seq + len(lines))]
+
+
 class Store:
     """service.Store in memory."""
 
@@ -78,7 +83,7 @@ class Bench:
         acked = {lane: at.acked_seq for lane, at in progress.items()}
         feed = LaneFeed(
             in_window(merged, window), Numbering(config, window), config,
-            lambda line: f"{line.lane}|{line.lane_seq}".encode(), acked,
+            numbers, acked,
         )  # fmt: skip
         self.board = Board()
         senders = cast(Mapping[int, Sender], self.lanes)

@@ -1,8 +1,8 @@
 """The lanes' feed: batches within the skew bound, each with the frontier that holds behind it. Pure; memory bounded."""
 
-from collections import deque
+from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from itertools import islice
+from itertools import accumulate, islice
 from typing import NamedTuple
 
 from fp_contracts import derive
@@ -12,7 +12,7 @@ from fp_contracts.records import Pins
 from fp_contracts.runconfig import RunConfig
 from fp_wsp.adjudication import Adjudication
 from fp_wsp.expand import Event
-from fp_wsp.lanes import Line, Numbering
+from fp_wsp.lanes import Held, Lines, Numbering
 from fp_wsp.lines import LineWriter
 from fp_wsp.realism import AS_IT_IS, write
 
@@ -54,15 +54,17 @@ def split(batch: Batch) -> tuple[Batch, Batch]:
     return first, second
 
 
-def line_writer(pins: Pins) -> Callable[[Line], bytes]:
-    """How a line is written: an event under its fate, or a verdict as a label assertion (contracts.md §4)."""
+def line_writer(pins: Pins) -> Callable[[Lines], list[bytes]]:
+    """How lines are written: an event under its fate, or a verdict as a label assertion (contracts.md §4)."""
     line_of = LineWriter(pins).line_of
 
-    def written(line: Line) -> bytes:
-        _, _, _, _, fate, item = line
-        if isinstance(item, Adjudication):
-            return verdict_line(item, pins.platform_run_id)
-        return line_of(item) if fate in AS_IT_IS else write(item, fate, pins)
+    def other_line(made_of: Adjudication | Held) -> bytes:
+        if isinstance(made_of, Adjudication):
+            return verdict_line(made_of, pins.platform_run_id)
+        return line_of(made_of.event) if made_of.fate in AS_IT_IS else write(made_of.event, made_of.fate, pins)
+
+    def written(lines: Lines) -> list[bytes]:
+        return [line_of(part) if isinstance(part, Event) else other_line(part) for part in lines.made_of]
 
     return written
 
@@ -103,7 +105,7 @@ class LaneFeed:
         items: Iterable[Event | Adjudication],
         numbering: Numbering,
         config: RunConfig,
-        written: Callable[[Line], bytes],
+        written: Callable[[Lines], list[bytes]],
         acked: Mapping[int, int] | None = None,
     ) -> None:
         """`items`: one window of the merged world (`in_window`). `acked`: last acknowledged lane_seq of each lane."""
@@ -112,7 +114,7 @@ class LaneFeed:
         self._config = config
         self._written = written
         self._acked = acked or {}
-        self._waiting: list[deque[Line]] = [deque() for _ in range(config.lanes + 1)]
+        self._waiting = numbering.no_lines()
         self._in_flight: dict[int, Batch] = {}
         self._read_all = False
 
@@ -155,18 +157,20 @@ class LaneFeed:
         Nothing beyond world position `up_to`, and no batch of fewer than `at_least` lines.
         """
         waiting = self._waiting[lane]
-        if lane in self._in_flight or (up_to is not None and waiting and waiting[0].position > up_to):
+        if lane in self._in_flight or (up_to is not None and waiting and waiting.positions[0] > up_to):
             return None
         self._read_ahead()
         bound = self._bound(up_to)
-        if len(waiting) < at_least or waiting[at_least - 1].position > bound:
+        if len(waiting) < at_least or waiting.positions[at_least - 1] > bound:
             return None
-        lines = self._written_up_to(bound, waiting, self._config.batch_lines if max_lines is None else max_lines)
-        if not lines:
+        limit = self._config.batch_lines if max_lines is None else max_lines
+        lines = waiting.first(bisect_right(waiting.positions, bound, 0, min(limit, len(waiting))))
+        raw = _one_body(self._written(lines))
+        if not raw:
             return None
-        taken = [waiting.popleft() for _ in lines]
-        _, seqs, orders_us, positions, _, _ = zip(*taken, strict=True)
-        batch = Batch(lane, seqs[0], tuple(lines), orders_us, positions, self.frontier_us(lane))
+        orders_us, positions = tuple(lines.orders_us[: len(raw)]), tuple(lines.positions[: len(raw)])
+        waiting.drop(len(raw))
+        batch = Batch(lane, lines.first_seq, tuple(raw), orders_us, positions, self.frontier_us(lane))
         self._in_flight[lane] = batch
         return batch
 
@@ -184,7 +188,7 @@ class LaneFeed:
         """
         waiting = self._waiting[lane]
         if waiting:
-            return waiting[0].order_us
+            return waiting.orders_us[0]
         return self._numbering.window.end_us if self._read_all else self._numbering.floor_us(lane)
 
     def ended(self, lane: int) -> bool:
@@ -193,7 +197,7 @@ class LaneFeed:
 
     def _slowest(self) -> int | None:
         """World position of the first line not acknowledged; None when no lane holds anything."""
-        heads = [lines[0].position for lines in self._waiting if lines]
+        heads = [lines.positions[0] for lines in self._waiting if lines]
         heads += [batch.positions[0] for batch in self._in_flight.values()]
         return min(heads, default=None)
 
@@ -202,20 +206,6 @@ class LaneFeed:
         slowest = self._slowest()
         bound = MAX_POSITION if slowest is None else slowest + self._config.lane_skew_limit
         return bound if up_to is None else min(bound, up_to)
-
-    def _written_up_to(self, bound: int, waiting: Iterable[Line], limit: int) -> list[bytes]:
-        """The first lines up to a world position that make one request."""
-        lines: list[bytes] = []
-        size, written = 0, self._written
-        for line in islice(waiting, limit):
-            if line.position > bound:
-                break
-            raw = written(line)
-            size += len(raw) + 1
-            if size > BODY_LIMIT and lines:
-                break
-            lines.append(raw)
-        return lines
 
     def _read_ahead(self) -> None:
         """Reads up to the bound.
@@ -230,10 +220,16 @@ class LaneFeed:
             read = numbering.number(items)
             if len(items) < wanted:
                 self._read_all = True
-                for line in numbering.finish():
-                    read[line.lane].append(line)
-            for lane, lines in enumerate(read):
-                passed = acked(lane, 0)
-                if lines and lines[0].lane_seq <= passed:
-                    lines = [line for line in lines if line.lane_seq > passed]
-                self._waiting[lane].extend(lines)
+                read += numbering.finish()
+            for lines in read:
+                waiting = self._waiting[lines.lane]
+                waiting.extend(lines)
+                waiting.drop(acked(lines.lane, 0) - waiting.first_seq + 1)
+
+
+def _one_body(lines: list[bytes]) -> list[bytes]:
+    """The first lines that make one request: one at least, no more than a body holds."""
+    if sum(map(len, lines)) + len(lines) <= BODY_LIMIT:
+        return lines
+    fitting = bisect_right(list(accumulate(len(line) + 1 for line in lines)), BODY_LIMIT)
+    return lines[: max(fitting, 1)]
