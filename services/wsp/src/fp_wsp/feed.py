@@ -56,15 +56,19 @@ def split(batch: Batch) -> tuple[Batch, Batch]:
 
 def line_writer(pins: Pins) -> Callable[[Lines], list[bytes]]:
     """How lines are written: an event under its fate, or a verdict as a label assertion (contracts.md §4)."""
-    line_of = LineWriter(pins).line_of
+    writer = LineWriter(pins)
+    lines_of = writer.lines_of
 
     def other_line(made_of: Adjudication | Held) -> bytes:
         if isinstance(made_of, Adjudication):
             return verdict_line(made_of, pins.platform_run_id)
-        return line_of(made_of.event) if made_of.fate in AS_IT_IS else write(made_of.event, made_of.fate, pins)
+        return writer.line_of(made_of.event) if made_of.fate in AS_IT_IS else write(made_of.event, made_of.fate, pins)
 
     def written(lines: Lines) -> list[bytes]:
-        return [line_of(part) if isinstance(part, Event) else other_line(part) for part in lines.made_of]
+        return [
+            (it.flow.lines or lines_of(it.flow))[it.part] if isinstance(it, Event) else other_line(it)
+            for it in lines.made_of
+        ]
 
     return written
 

@@ -16,7 +16,7 @@ _US_PER_MINUTE = 60 * US_PER_S
 _US_PER_TENTH = US_PER_S // 10
 _TENTHS = tuple(f"{tenth // 10:02}.{tenth % 10}" for tenth in range(600))  # of a minute
 _SIXTIETHS = tuple(f"{minute:02}:" for minute in range(60))
-_OFFSET_TENTHS = tuple(part.offset_us // _US_PER_TENTH for part in PARTS)
+_OFFSET_0, _OFFSET_1, _OFFSET_2, _OFFSET_3, _OFFSET_4 = (part.offset_us // _US_PER_TENTH for part in PARTS)
 assert all(part.offset_us % _US_PER_TENTH == 0 for part in PARTS), "`_times` lets the parts share digits"
 _NOBODY = Payment(0, "", "", 0, "", "", None, None, 0, "", "", None, None, None, None)
 
@@ -31,21 +31,44 @@ class LineWriter:
 
     def line_of(self, event: Event) -> bytes:
         """See the function."""
-        lines = event.flow.lines
-        if not lines:
-            lines += self._lines(event.flow)
-        return lines[event.part]
+        return self.lines_of(event.flow)[event.part]
+
+    def lines_of(self, flow: Flow) -> list[bytes]:
+        """The lines of all parts of a payment: `flow.lines` from now on."""
+        if not flow.lines:
+            flow.lines.extend(self._lines(flow))
+        return flow.lines
 
     def _lines(self, flow: Flow) -> list[bytes]:
-        """Event ids, traces and times need no escapes."""
-        flow_id, payment, event_ids, _ = flow
-        start, end = self._start, self._end
+        """Keys in canonical order. Event ids, traces and times need no escapes."""
+        flow_id, payment, (id_0, id_1, id_2, id_3, id_4), _ = flow
+        (
+            ts_us, _, merchant_id, seq, account_id, instrument_id, device_id, terminal_id, minor, currency_code,
+            channel, mcc, country, _, result,
+        ) = payment  # fmt: skip
+        start, (type_0, type_1, type_2, type_3, type_4), end = self._start, self._types, self._end
+        time_0, time_1, time_2, time_3, time_4 = _times(ts_us)
         trace = f"{self._trace}{flow_id[:16]}-"
-        flags = f'-{"01" if flow_id.endswith(TRACED) else "00"}","ts_utc":"'
-        parts = zip(event_ids, self._types, _payloads(payment, flow_id), _times(payment.ts_us), strict=True)
+        time = f'-{"01" if flow_id.endswith(TRACED) else "00"}","ts_utc":"'
+        party = _text(account_id)
+        account, instrument = f'"account_id":{party},', f'"instrument_id":{_text(instrument_id)},'
+        merchant, shop = f'"merchant_id":{_text(merchant_id)}', _shop(channel, country, mcc)
+        arrival, amount = f'"arrival_seq":{seq},', f'"amount_minor":{minor},'
+        currency, of_flow = f'"currency":{_text(currency_code)},', f'"flow_id":"{flow_id}",'
+        device = "" if device_id is None else f'"device_id":{_text(device_id)},'
+        terminal = "" if terminal_id is None else f'"terminal_id":{_text(terminal_id)},'
+        answer = "" if result is None else f'"auth_result":{_text(result)},'
         return [
-            f"{start}{event_id}{of_type}{payload}{trace}{event_id[:16]}{flags}{time}{end}".encode()
-            for event_id, of_type, payload, time in parts
+            f'{start}{id_0}{type_0}{{{arrival}{shop}{merchant},{terminal}"tz":"UTC"}}'
+            f"{trace}{id_0[:16]}{time}{time_0}{end}".encode(),
+            f'{start}{id_1}{type_1}{{{account}{arrival}{device}{instrument}{merchant},"party_id":{party}}}'
+            f"{trace}{id_1[:16]}{time}{time_1}{end}".encode(),
+            f"{start}{id_2}{type_2}{{{account}{amount}{arrival}{currency}{of_flow}{instrument}{merchant}}}"
+            f"{trace}{id_2[:16]}{time}{time_2}{end}".encode(),
+            f'{start}{id_3}{type_3}{{{amount}{currency}"event_seq":1,{of_flow}"kind":"{AUTH_REQUEST}",{merchant}}}'
+            f"{trace}{id_3[:16]}{time}{time_3}{end}".encode(),
+            f'{start}{id_4}{type_4}{{{amount}{answer}{currency}"event_seq":2,{of_flow}"kind":"{AUTH_RESPONSE}",{merchant}}}'
+            f"{trace}{id_4[:16]}{time}{time_4}{end}".encode(),
         ]
 
 
@@ -59,33 +82,6 @@ def _around(number: int, pins: Pins) -> tuple[str, str, str, str]:
     between, end = rest.split(ts_text(0), 1)
     assert between == '","ts_utc":"'
     return start, before_payload, before_trace + trace_start(pins.platform_run_id), end
-
-
-def _payloads(payment: Payment, flow_id: str) -> tuple[str, str, str, str, str]:
-    """The payloads of the five parts, keys in canonical order."""
-    (
-        _, _, merchant_id, seq, account_id, instrument_id, device_id, terminal_id, minor, currency_code, channel, mcc,
-        country, _, result,
-    ) = payment  # fmt: skip
-    party = _text(account_id)
-    account, instrument = f'"account_id":{party},', f'"instrument_id":{_text(instrument_id)},'
-    merchant = f'"merchant_id":{_text(merchant_id)}'
-    arrival, amount, currency = (
-        f'"arrival_seq":{seq},',
-        f'"amount_minor":{minor},',
-        f'"currency":{_text(currency_code)},',
-    )
-    device = "" if device_id is None else f'"device_id":{_text(device_id)},'
-    terminal = "" if terminal_id is None else f'"terminal_id":{_text(terminal_id)},'
-    auth_result = "" if result is None else f'"auth_result":{_text(result)},'
-    flow = f'"flow_id":"{flow_id}",'
-    return (
-        f'{{{arrival}{_shop(channel, country, mcc)}{merchant},{terminal}"tz":"UTC"}}',
-        f'{{{account}{arrival}{device}{instrument}{merchant},"party_id":{party}}}',
-        f"{{{account}{amount}{arrival}{currency}{flow}{instrument}{merchant}}}",
-        f'{{{amount}{currency}"event_seq":1,{flow}"kind":"{AUTH_REQUEST}",{merchant}}}',
-        f'{{{amount}{auth_result}{currency}"event_seq":2,{flow}"kind":"{AUTH_RESPONSE}",{merchant}}}',
-    )
 
 
 @lru_cache(maxsize=65_536)
@@ -103,15 +99,21 @@ def _shop(channel: str, country: str | None, mcc: str | None) -> str:
     return f'"channel":{_text(channel)},{of_country}"is_virtual":{virtual},{of_mcc}'
 
 
-def _times(ts_us: int) -> list[str]:
+def _times(ts_us: int) -> tuple[str, ...]:
     """`ts_text` of the five parts of a payment: nearly always of one minute, and alike behind the tenth."""
     minute, us = divmod(ts_us, _US_PER_MINUTE)
     if not FIRST_PART_LEAD_US <= us < _US_PER_MINUTE - LAST_PART_LAG_US:
-        return [ts_text(ts_us + part.offset_us) for part in PARTS]
+        return tuple(ts_text(ts_us + part.offset_us) for part in PARTS)
     hour, minute = divmod(minute, 60)
     tenth, us = divmod(us, _US_PER_TENTH)
     head, tail = f"{_hour_text(hour)}{_SIXTIETHS[minute]}", f"{us:05}Z"
-    return [f"{head}{_TENTHS[tenth + offset]}{tail}" for offset in _OFFSET_TENTHS]
+    return (
+        f"{head}{_TENTHS[tenth + _OFFSET_0]}{tail}",
+        f"{head}{_TENTHS[tenth + _OFFSET_1]}{tail}",
+        f"{head}{_TENTHS[tenth + _OFFSET_2]}{tail}",
+        f"{head}{_TENTHS[tenth + _OFFSET_3]}{tail}",
+        f"{head}{_TENTHS[tenth + _OFFSET_4]}{tail}",
+    )
 
 
 @lru_cache(maxsize=1_024)
