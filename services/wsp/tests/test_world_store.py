@@ -38,6 +38,9 @@ def test_a_sound_world_reads_back_in_order(rows: Rows, seal: Seal) -> None:
     assert opened.manifest == world.manifest
     assert list(opened.payments()) == rows[0]
     assert list(opened.truth()) == rows[1]
+    frauds = [row for row in rows[1] if row.is_fraud]
+    assert list(opened.truth(frauds_only=True)) == frauds
+    assert 0 < len(frauds) < len(rows[1])
     assert verify(opened) == []
     start_us, end_us = whole_window(world.manifest)
     assert start_us < rows[0][0].ts_us

@@ -162,7 +162,8 @@ def _prepared(
     progress = adapters.load(conn, run, number)
     numbering = Numbering(config, config.windows[number - 1], last)
     events = expand.merge(_alive(world.payments(), turn), world.manifest.world_id, config.lanes)
-    items = in_window(with_adjudications(events, adjudications(world.truth(), config)), config.windows[number - 1])
+    verdicts = adjudications(world.truth(frauds_only=config.adjudication == "fraud"), config)
+    items = in_window(with_adjudications(events, verdicts), config.windows[number - 1])
     first = list(islice(items, 1))
     acked = {lane: at.acked_seq for lane, at in progress.items()}
     feed = LaneFeed(chain(first, items), numbering, config, line_writer(header_pins(header)), acked)

@@ -58,13 +58,18 @@ class World:
         """The stream view in (ts_us, payment_id) order; one file in memory at a time. UserError for a broken file."""
         return map(Payment._make, self._rows(self.manifest.stream, STREAM_SCHEMA))
 
-    def truth(self) -> Iterator[TruthRow]:
+    def truth(self, frauds_only: bool = False) -> Iterator[TruthRow]:
         """The truth view in the same order: for the adjudication lane alone. UserError for a broken file."""
-        return map(TruthRow._make, self._rows(self.manifest.truth, TRUTH_SCHEMA))
+        return map(TruthRow._make, self._rows(self.manifest.truth, TRUTH_SCHEMA, "is_fraud" if frauds_only else None))
 
-    def _rows(self, files: Iterable[WorldFile], schema: pa.Schema) -> Iterator[tuple[Any, ...]]:
+    def _rows(
+        self, files: Iterable[WorldFile], schema: pa.Schema, only_if: str | None = None
+    ) -> Iterator[tuple[Any, ...]]:
+        """`only_if`: a column of truth values that says which rows are wanted."""
         for file in files:
-            for batch in self._table(file, schema).to_batches(_ROWS_AT_ONCE):
+            table = self._table(file, schema)
+            wanted = table if only_if is None else table.filter(table[only_if])
+            for batch in wanted.to_batches(_ROWS_AT_ONCE):
                 yield from zip(*(column.to_pylist() for column in batch.columns), strict=True)
 
     def _table(self, file: WorldFile, schema: pa.Schema) -> pa.Table:
