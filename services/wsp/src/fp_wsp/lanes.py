@@ -108,7 +108,7 @@ class Numbering:
         self._patience_ends_us = window.end_us
 
     def number(self, items: Sequence[Event | Adjudication]) -> list[Lines]:
-        """What `step` makes of all these items, by lane; here plain events that nothing waits for cost a fifth."""
+        """What `step` makes of all these items, by lane; here plain events that nothing waits for cost 0.3 of it."""
         lines = self.no_lines()
         orders_us, positions, made_of = zip(*((ln.orders_us, ln.positions, ln.made_of) for ln in lines), strict=True)
         running_us, next_due_us = self._running_us, self._next_due_us
