@@ -4,8 +4,8 @@ A third of the cost of `fp_contracts.derive` and `fp_contracts.ids`, whose recip
 them: the fields that a run repeats are framed once.
 """
 
-import hashlib
 from functools import lru_cache
+from hashlib import sha256
 
 from fp_contracts.ids import framed
 
@@ -38,10 +38,10 @@ def decision_id(run: str, source_event_id: str, origin: tuple[str, int, int], bu
             _origin_head(bundle_ref, topic, partition), len(tail).to_bytes(4, "big"), tail,
         )
     )  # fmt: skip
-    return hashlib.sha256(framed_id).hexdigest()[:32]
+    return sha256(framed_id).hexdigest()[:32]
 
 
 def audit_id(run: str, chain: str, chain_seq: int) -> str:
     """The identity of a link of an audit chain: its place."""
     seq = b"%d" % chain_seq
-    return hashlib.sha256(_audit_head(run, chain) + len(seq).to_bytes(4, "big") + seq).hexdigest()[:32]
+    return sha256(_audit_head(run, chain) + len(seq).to_bytes(4, "big") + seq).hexdigest()[:32]

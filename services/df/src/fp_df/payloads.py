@@ -4,19 +4,19 @@ A third of the cost of models, dictionaries and sorting; tests hold the bytes to
 fingerprint to `fp_contracts.derive.content_fingerprint`.
 """
 
-import hashlib
 from functools import lru_cache
+from hashlib import sha256
 from typing import NamedTuple
 
 import orjson
 
 from fp_contracts import topics
 from fp_contracts.derive import vector_text
+from fp_contracts.reasons import Action
 from fp_df import ids
 from fp_df.audit import Link
 from fp_df.domain import INTENTS, Decided
 from fp_df.shadow import Shadow
-from fp_df.snapshot import Origin
 from fp_features import pack
 
 _as = tuple.__new__  # a named tuple without its Python-level constructor, once per payment
@@ -33,60 +33,56 @@ class Rendered(NamedTuple):
 
 def render(decided: Decided, part: int, offset: int, shadow: Shadow | None = None) -> Rendered:
     """A decision on the snapshot at `offset` of rtdl partition `part`; `shadow` is told and not compared (ADR 16)."""
-    snapshot = decided.snapshot
-    payment = snapshot.payment
-    event_id, digest = _text(snapshot.event_id), snapshot.snapshot_hash
+    decision_id, snapshot, vector, action, reasons, posture, policy_rev, action_id, _, bundle_ref, score = decided
+    event_id, origin, flow_id, account_id, payment, currency, _, _, _, digest = snapshot
+    event = _text(event_id)
     head = (
-        f'{{"account_id":{_name(snapshot.account_id)},"action":"{decided.action}",'
-        f'"amount_minor":{payment.amount_minor},"bundle_ref":{_name(decided.bundle_ref)},'
-        f'"currency":"{snapshot.currency}",'
+        f'{{"account_id":{_name(account_id)},"action":"{action}","amount_minor":{payment.amount_minor},'
+        f'"bundle_ref":{_name(bundle_ref)},"currency":"{currency}",'
     )
-    middle = (
-        f'"event_us":{payment.ts_us},"feature_vector":"{vector_text(pack(decided.vector))}",'
-        f'"flow_id":{_text(snapshot.flow_id)},'
-    )
+    middle = f'"event_us":{payment.ts_us},"feature_vector":"{vector_text(pack(vector))}","flow_id":{_text(flow_id)},'
     tail = (
-        f'"merchant_id":{_name(payment.merchant_id)},"policy_rev":{_name(decided.policy_rev)},'
-        f'"posture":"{decided.posture}","reason_codes":{_codes(decided.reasons)},'
-        f'"score":{_score(decided.score)},'
+        f'"merchant_id":{_name(payment.merchant_id)},"policy_rev":{_name(policy_rev)},"posture":"{posture}",'
+        f'"reason_codes":{_codes(reasons)},"score":{_score(score)},'
     )
-    compared = f'{head}{middle}{tail}"snapshot_hash":"{digest}","subject":{event_id}}}'
-    source_event = f'{{"event_id":{event_id},"origin":{_origin(snapshot.origin)}}}'
+    compared = f'{head}{middle}{tail}"snapshot_hash":"{digest}","subject":{event}}}'
+    source_event = (
+        f'{{"event_id":{event},"origin":{{"offset":{origin.offset},"partition":{origin.partition},'
+        f'"topic":{_name(origin.topic)}}}}}'
+    )
+    intent = "" if action_id is None else _intent(action_id, action)
     payload = (
-        f'{head}"decision_id":"{decided.decision_id}",{middle}"intents":[{_intent(decided)}],{tail}"shadow":[{_shadow(shadow)}],'
+        f'{head}"decision_id":"{decision_id}",{middle}"intents":[{intent}],{tail}'
+        f'"shadow":[{"" if shadow is None else _shadow(shadow)}],'
         f'"snapshot_hash":"{digest}","snapshot_offset":{{"offset":{offset},"partition":{part},{_RTDL},'
         f'"source_event":{source_event},"supersedes":null}}'
     )
-    return Rendered(payload, hashlib.sha256(compared.encode()).hexdigest(), source_event)
+    return _as(Rendered, (payload, sha256(compared.encode()).hexdigest(), source_event))
 
 
 def decided_link(
     run: str, chain: str, chain_seq: int, prev_hash: str, decided: Decided, rendered: Rendered
 ) -> tuple[Link, str]:
     """The DECIDED audit link of a decision and its payload; equal to `audit.link` of the same fields."""
-    audit_id = ids.audit_id(run, chain, chain_seq)
+    audit_id, decision_id = ids.audit_id(run, chain, chain_seq), decided.decision_id
+    _, fingerprint, source_event = rendered
     head = (
         f'{{"action_id":null,"audit_id":"{audit_id}","bundle_ref":{_name(decided.bundle_ref)},'
-        f'"chain":"{chain}","chain_seq":{chain_seq},"content_fingerprint":"{rendered.fingerprint}",'
-        f'"decision_id":"{decided.decision_id}","kind":"DECIDED","policy_rev":{_name(decided.policy_rev)},'
+        f'"chain":"{chain}","chain_seq":{chain_seq},"content_fingerprint":"{fingerprint}",'
+        f'"decision_id":"{decision_id}","kind":"DECIDED","policy_rev":{_name(decided.policy_rev)},'
         f'"prev_hash":"{prev_hash}",'
     )
-    tail = f'"snapshot_hash":"{decided.snapshot.snapshot_hash}","source_event":{rendered.source_event}}}'
-    digest = hashlib.sha256(f"{head}{tail}".encode()).hexdigest()
-    link = (audit_id, chain, chain_seq, "DECIDED", decided.decision_id, None, prev_hash, digest)
+    tail = f'"snapshot_hash":"{decided.snapshot.snapshot_hash}","source_event":{source_event}}}'
+    digest = sha256(f"{head}{tail}".encode()).hexdigest()
+    link = (audit_id, chain, chain_seq, "DECIDED", decision_id, None, prev_hash, digest)
     return _as(Link, link), f'{head}"record_hash":"{digest}",{tail}'
 
 
-def _intent(decided: Decided) -> str:
-    if decided.action_id is None:
-        return ""
-    one = f'"{decided.action_id}"'
-    return f'{{"action_id":{one},"idempotency_key":{one},"kind":"{INTENTS[decided.action]}","origin":"DF"}}'
+def _intent(action_id: str, action: Action) -> str:
+    return f'{{"action_id":"{action_id}","idempotency_key":"{action_id}","kind":"{INTENTS[action]}","origin":"DF"}}'
 
 
-def _shadow(shadow: Shadow | None) -> str:
-    if shadow is None:
-        return ""
+def _shadow(shadow: Shadow) -> str:
     return (
         f'{{"action":{_text(shadow.action)},"bundle_ref":{_text(shadow.bundle_ref)},'
         f'"reason":{_text(shadow.reason)},"score":{_score(shadow.score)}}}'
@@ -96,10 +92,6 @@ def _shadow(shadow: Shadow | None) -> str:
 def _score(score: float | None) -> str:
     """A score as the vector of one that it is: packed bits, so that no way of writing numbers is part of a hash."""
     return "null" if score is None else f'"{vector_text(pack((score,)))}"'
-
-
-def _origin(origin: Origin) -> str:
-    return f'{{"offset":{origin.offset},"partition":{origin.partition},"topic":{_name(origin.topic)}}}'
 
 
 def _text(value: str | None) -> str:

@@ -1,8 +1,7 @@
 """Derived records of df as they are published: place, sequence, packed header, exact bytes. Pure."""
 
-import hashlib
-from collections import Counter
 from collections.abc import Mapping
+from hashlib import sha256
 
 import orjson
 
@@ -37,38 +36,39 @@ class RecordWriter:
         seqs: Mapping[tuple[str, int], int] | None = None,
     ) -> None:  # fmt: skip
         self.source = source
-        self.seqs: Counter[tuple[str, int]] = Counter(seqs or {})
+        self.seqs = dict(seqs or {})
         self._name = source.encode()
         self._tag = run_tag(pins.platform_run_id)
-        self._types = {kind: (event_type, topic, partitions[topic]) for kind, event_type, topic in _TYPES}
-        self._world = f'"manifest_fingerprint":"{pins.manifest_fingerprint}",'
+        world = f'"manifest_fingerprint":"{pins.manifest_fingerprint}","payload":'
+        self._types = {
+            kind: (topic, partitions[topic], f'","event_type":"{event_type}",{world}')
+            for kind, event_type, topic in _TYPES
+        }
         self._run = (
-            f'"platform_run_id":"{pins.platform_run_id}","producer":"{PRODUCER}",'
+            f',"platform_run_id":"{pins.platform_run_id}","producer":"{PRODUCER}",'
             f'"run_config_digest":"{pins.run_config_digest}","scenario_run_id":"{pins.scenario_run_id}",'
             f'"schema_version":"{SCHEMA_VERSION}",'
         )
-        self._end: tuple[int, bytes | None, str] = (0, None, "")
+        self._at: tuple[int, bytes | None] | None = None
+        self._ending = ""
+        """What a record at this time and trace ends with: as a rule that of the last one, a decision's audit link."""
 
     def write(
         self, kind: Kind, event_id: str, key: str, order_us: int, payload: str, traceparent: bytes | None
     ) -> Queued:
         """The next record of its topic-partition, with the next sequence there; `payload` is canonical JSON."""
-        event_type, topic, partitions = self._types[kind]
+        topic, partitions, middle = self._types[kind]
         partition = partition_of(key, partitions)
         place = topic, partition
-        seq = self.seqs[place] = self.seqs[place] + 1
-        body = (
-            f'{{"event_id":"{event_id}","event_type":"{event_type}",{self._world}"payload":{payload},'
-            f"{self._run}{self._ending(order_us, traceparent)}"
-        ).encode()
-        digest = hashlib.sha256(body).digest()
-        header = pack_plain(kind, self._tag, self._name, seq, order_us, digest)
+        seq = self.seqs[place] = self.seqs.get(place, 0) + 1
+        if self._at != (order_us, traceparent):
+            self._move(order_us, traceparent)
+        body = f'{{"event_id":"{event_id}{middle}{payload}{self._ending}'.encode()
+        header = pack_plain(kind, self._tag, self._name, seq, order_us, sha256(body).digest())
         out = _new(Out, (topic, partition, key.encode(), body, header, traceparent))
         return _new(Queued, (self.source, seq, out))
 
-    def _ending(self, order_us: int, trace: bytes | None) -> str:
-        """Traceparent and time: those of the last record as a rule, since a decision is followed by its audit link."""
-        if self._end[:2] != (order_us, trace):
-            text = orjson.dumps(None if trace is None else trace.decode(errors="replace")).decode()
-            self._end = order_us, trace, f'"traceparent":{text},"ts_utc":"{to_text(order_us)}"}}'
-        return self._end[2]
+    def _move(self, order_us: int, trace: bytes | None) -> None:
+        text = orjson.dumps(None if trace is None else trace.decode("utf-8", "replace")).decode()
+        self._at = order_us, trace
+        self._ending = f'{self._run}"traceparent":{text},"ts_utc":"{to_text(order_us)}"}}'
