@@ -17,7 +17,19 @@ from fp_contracts.reasons import Action, Posture
 from fp_contracts.records import RecordError, body_of, read_derived
 from fp_df import audit, catalogue, domain, ids, payloads, sample
 from fp_df.plan import plan_of
-from fp_df.policy import Escalation, Outcome, Policy, Rule, Term, decide, evaluate, parse_policy, silent, unknown_facts
+from fp_df.policy import (
+    FACTS,
+    Escalation,
+    Outcome,
+    Policy,
+    Rule,
+    Term,
+    decide,
+    evaluate,
+    parse_policy,
+    silent,
+    unknown_facts,
+)
 from fp_df.records import RecordWriter
 from fp_df.replay import Replay
 from fp_df.snapshot import read_snapshot
@@ -75,7 +87,7 @@ def test_the_strongest_action_wins_and_every_reason_is_told(wanted: list[str]) -
 
 
 FACT = st.sampled_from([0.0, 1.0, 1.5, 2.0, math.nan, math.inf, -math.inf]) | st.floats()
-TERM = st.tuples(st.sampled_from(["x", "y", "gone"]), st.sampled_from([">=", ">", "<=", "<", "=="]),
+TERM = st.tuples(st.sampled_from([*FACTS[:2], "gone"]), st.sampled_from([">=", ">", "<=", "<", "=="]),
                  st.sampled_from([0, 1_000, 1_500, 2_000]))  # fmt: skip
 
 
@@ -83,8 +95,9 @@ TERM = st.tuples(st.sampled_from(["x", "y", "gone"]), st.sampled_from([">=", ">"
 @given(rules=st.lists(st.lists(TERM, min_size=1, max_size=2), max_size=2), x=FACT, y=FACT)
 def test_silence_is_told_only_where_no_rule_speaks(rules: list[list[tuple[str, str, int]]], x: float, y: float) -> None:
     asked = policy(*(rule(*terms, name=f"r{at}") for at, terms in enumerate(rules)))
-    decided = decide(asked, {"x": x, "y": y})
-    if silent(asked, {"x": 0, "y": 1}, (x, y)):
+    values = (x, y, *(0.0,) * len(FACTS[2:]))
+    decided = decide(asked, dict(zip(FACTS, values, strict=True)))
+    if silent(asked, values):
         assert decided == (Action.ALLOW, ())
     elif math.isfinite(x + y):
         assert decided != (Action.ALLOW, ())  # at finite facts it is always told

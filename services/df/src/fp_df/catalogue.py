@@ -2,8 +2,7 @@
 
 from importlib.resources import files
 
-from fp_df.domain import FACTS
-from fp_df.policy import Policy, parse_policy, unknown_facts
+from fp_df.policy import FACTS, Policy, parse_policy, unknown_facts
 from fp_runtime.errors import UserError
 
 Catalogue = dict[str, tuple[Policy, str]]

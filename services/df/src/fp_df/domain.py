@@ -8,7 +8,7 @@ from fp_contracts import derive
 from fp_contracts.reasons import Action, Degrade, Posture
 from fp_contracts.timestamps import US_PER_DAY
 from fp_df import ids
-from fp_df.policy import Policy, decide, escalates, silent, stronger
+from fp_df.policy import FACTS, Policy, decide, escalates, silent, stronger
 from fp_df.snapshot import Snapshot
 from fp_features import CORE_V1, AccountState
 
@@ -23,11 +23,9 @@ SCORE_REASONS: Mapping[Action, tuple[str, ...]] = {
     Action.ALLOW: (), Action.STEP_UP: ("SCORE_STEP_UP",), Action.REVIEW: ("SCORE_REVIEW",),
     Action.BLOCK: ("SCORE_BLOCK",),
 }  # fmt: skip
-FACTS = (*CORE_V1.names, "degraded")
-"""What rules may ask for."""
 NO_REASONS: tuple[str, ...] = ()
 _as = tuple.__new__  # a named tuple without its Python-level constructor, once per payment
-_PLACES = {name: place for place, name in enumerate(FACTS)}
+_SCHEMA = CORE_V1.schema_digest
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,10 +90,10 @@ def judge(
     advice: Advice = GUARDRAILS,
 ) -> tuple[Action, tuple[str, ...], Posture]:  # fmt: skip
     """Action, reasons and posture of a payment: of guardrails and model the stronger action wins."""
-    if schema_digest != CORE_V1.schema_digest:
+    if schema_digest != _SCHEMA:
         return Action.BLOCK, (SCHEMA_MISMATCH,), Posture.FAIL_CLOSED
     values = (*vector, 1.0 if degrade_reasons else 0.0)
-    if len(values) == len(FACTS) and silent(policy, _PLACES, values):
+    if len(values) == len(FACTS) and silent(policy, values):
         action, reasons = Action.ALLOW, NO_REASONS
     else:
         action, reasons = decide(policy, dict(zip(FACTS, values, strict=True)))
@@ -130,16 +128,17 @@ def make_decision(
 
     Under another schema no bundle is in force: what it would say of these numbers means nothing.
     """
-    if snapshot.schema_digest != CORE_V1.schema_digest:
+    schema_digest = snapshot.schema_digest
+    if schema_digest != _SCHEMA:
         advice = GUARDRAILS
-    action, reasons, posture = judge(snapshot.schema_digest, snapshot.degrade_reasons, vector, policy, advice)
-    decision_id = ids.decision_id(run, snapshot.event_id, snapshot.origin, advice.bundle_ref)
+    action, reasons, posture = judge(schema_digest, snapshot.degrade_reasons, vector, policy, advice)
+    bundle_ref, scored, _ = advice
+    decision_id = ids.decision_id(run, snapshot.event_id, snapshot.origin, bundle_ref)
     kind = INTENTS.get(action)
     action_id = None if kind is None else derive.action_id(decision_id, kind)
-    score = None if advice.scored is None else advice.scored.score
     values = (
         decision_id, snapshot, vector, action, reasons, posture, policy.policy_rev, action_id,
-        escalates(policy, action), advice.bundle_ref, score,
+        escalates(policy, action), bundle_ref, None if scored is None else scored.score,
     )  # fmt: skip
     return _as(Decided, values)
 

@@ -15,12 +15,15 @@ from pydantic import Field
 from fp_contracts.canonical import digest_of, parse_strict
 from fp_contracts.envelope import Closed
 from fp_contracts.reasons import Action
+from fp_features import CORE_V1
 
 _STRENGTH = (Action.ALLOW, Action.STEP_UP, Action.REVIEW, Action.BLOCK)
 _COMPARISONS: Mapping[str, Callable[[float, float], bool]] = {
     ">=": operator.ge, ">": operator.gt, "<=": operator.le, "<": operator.lt, "==": operator.eq,
 }  # fmt: skip
 Facts = Mapping[str, float]
+FACTS = (*CORE_V1.names, "degraded")
+"""What rules may ask for."""
 
 
 class Term(Closed):
@@ -56,10 +59,14 @@ class Policy(Closed):
     review_capacity_per_day: int
 
     @cached_property
-    def tests(self) -> tuple[tuple[tuple[str, Callable[[float, float], bool], float], ...], ...]:
-        """Per rule its terms as (fact, comparison, threshold)."""
+    def tests(self) -> tuple[tuple[tuple[int, Callable[[float, float], bool], float], ...], ...]:
+        """Per rule its terms as (place in FACTS, comparison, threshold), but for those whose fact nobody provides."""
         return tuple(
-            tuple((term.fact, _COMPARISONS[term.op], term.value_milli / 1000) for term in rule.when)
+            tuple(
+                (FACTS.index(term.fact), _COMPARISONS[term.op], term.value_milli / 1000)
+                for term in rule.when
+                if term.fact in FACTS
+            )
             for rule in self.rules
         )
 
@@ -96,16 +103,16 @@ def _holds(term: Term, value: float | None) -> bool | None:
     return _COMPARISONS[term.op](value, term.value_milli / 1000)
 
 
-def silent(policy: Policy, places: Mapping[str, int], values: Sequence[float]) -> bool:
+def silent(policy: Policy, values: Sequence[float]) -> bool:
     """Whether it is certain at a glance that no rule hits and none is errored, as for most payments.
 
-    `places` tells where a fact lies in `values`. False says nothing: then `decide` has to be asked.
+    `values` are those of FACTS. False says nothing: then `decide` has to be asked.
     """
     if not math.isfinite(sum(values)):
         return False
     for rule in policy.tests:
-        for fact, holds, threshold in rule:
-            if fact in places and not holds(values[places[fact]], threshold):
+        for place, holds, threshold in rule:
+            if not holds(values[place], threshold):
                 break  # one term that fails settles a rule
         else:
             return False
