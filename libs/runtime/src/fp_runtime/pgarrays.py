@@ -65,11 +65,11 @@ def _framed(values: Sequence[bytes]) -> bytes:
     """Each value behind its length; hashes are all as long as the first, so one join does."""
     if not values:
         return b""
-    sizes = set(map(len, values))
-    if len(sizes) == 1:
-        head = sizes.pop().to_bytes(4, "big")
+    heads = {size: size.to_bytes(4, "big") for size in set(map(len, values))}
+    if len(heads) == 1:
+        (head,) = heads.values()
         return head + head.join(values)
-    return b"".join([len(value).to_bytes(4, "big") + value for value in values])
+    return b"".join([heads[len(value)] + value for value in values])
 
 
 class _AsIs(Dumper):
