@@ -119,7 +119,7 @@ class MemoryStore(_Member):
         for batch in batches:
             tables.advance("df", batch.part, batch.expected_n, batch.truth.n, batch.truth.to_bytes())
             for row in batch.rows:
-                tables.insert(tables.decisions, row.decided.decision_id, (batch.part, row.n))
+                tables.insert(tables.decisions, row.decision_id, (batch.part, row.n))
             tables.append(batch.queued, batch.links, batch.quarantined)
         tables.facts.update(published)
         tables.committed()

@@ -17,6 +17,7 @@ NO_HASH = bytes(32)
 _FIXED = struct.Struct(">BB8sQqq32s")
 _MARK = struct.Struct(">qQ")
 _FIXED_SIZE, _MARK_SIZE = _FIXED.size, _MARK.size
+PLAIN_HEAD, PLAIN_TAIL = slice(10), slice(_FIXED_SIZE, None)
 _as = tuple.__new__  # a named tuple without its Python-level constructor: half of the cost, once per record
 
 
@@ -90,6 +91,11 @@ def pack_plain(
 ) -> bytes:
     """The bytes of a header without marks, for hot paths: building a Header costs more than packing it."""
     return _FIXED.pack(VERSION, kind, run_tag, seq, order_us, frontier_us, payload_hash) + _plain_tail(source)
+
+
+def plain_ends(kind: int, run_tag: bytes, source: bytes) -> tuple[bytes, bytes]:
+    """What all headers without marks of one kind and source have at PLAIN_HEAD and at PLAIN_TAIL."""
+    return bytes((VERSION, kind)) + run_tag, _plain_tail(source)
 
 
 @lru_cache(maxsize=1_024)

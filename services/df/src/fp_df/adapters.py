@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 
 from fp_df.audit import Link
-from fp_df.marks import Batch, DecisionRow, StateMark, Truth
+from fp_df.marks import Batch, StateMark, Truth
 from fp_df.plan import STAGE, STATE_STAGE
 from fp_runtime import outbox, ownership, progress, quarantine, together
 from fp_runtime.outbox import Queued
@@ -44,20 +44,19 @@ def audited(run: str, links: Sequence[Link]) -> list[Step]:
     return [Step(_AUDIT, (run, *columns))]
 
 
-def _decided(run: str, rows: Sequence[tuple[int, DecisionRow]]) -> list[Step]:
-    """The decisions of a batch, each with its partition."""
+def _decided(run: str, batches: Sequence[Batch]) -> list[Step]:
+    """The decisions of all partitions."""
+    rows = [row for batch in batches for row in batch.rows]
     if not rows:
         return []
-    said = [row.decided for _, row in rows]
-    seen = [one.snapshot for one in said]
+    parts = [batch.part for batch in batches for _ in batch.rows]
+    ids, ns, seqs, events, flows, accounts, actions, postures, policies, intents, escalated, fingerprints = zip(
+        *rows, strict=True
+    )
     columns = (
-        texts([one.decision_id for one in said]), int8s([part for part, _ in rows]), int8s([row.n for _, row in rows]),
-        int8s([row.seq for _, row in rows]), texts([one.event_id for one in seen]),
-        texts([one.flow_id for one in seen]), texts([one.account_id for one in seen]),
-        texts([str(one.action) for one in said]), texts([str(one.posture) for one in said]),
-        texts([one.policy_rev for one in said]),
-        int8s([one.action_id is not None for one in said]), int8s([one.escalated for one in said]),
-        byteas([bytes.fromhex(row.fingerprint) for _, row in rows]),
+        texts(ids), int8s(parts), int8s(ns), int8s(seqs), texts(events), texts(flows), texts(accounts), texts(actions),
+        texts(postures), texts(policies), int8s(intents), int8s(escalated),
+        byteas([bytes.fromhex(one) for one in fingerprints]),
     )  # fmt: skip
     return [Step(_DECISION, (run, *columns))]
 
@@ -101,7 +100,7 @@ class PgStore:
         steps = [
             ownership.held(epochs),
             progress.moved(run, STAGE, moves),
-            *_decided(run, [(batch.part, row) for batch in batches for row in batch.rows]),
+            *_decided(run, batches),
             *audited(run, [link for batch in batches for link in batch.links]),
             *outbox.stored(run, [queued for batch in batches for queued in batch.queued]),
             *outbox.recorded(run, published),

@@ -14,6 +14,8 @@ from fp_runtime.eventtime.merge import Cursor, InputKey
 from fp_runtime.outbox import Queued
 from fp_runtime.quarantine import Quarantined
 
+_as = tuple.__new__  # a named tuple without its Python-level constructor, once per payment
+
 
 @dataclass(frozen=True, slots=True)
 class Truth:
@@ -72,10 +74,28 @@ class StateMark:
 class DecisionRow(NamedTuple):
     """One decision as its table row; `seq` is its sequence on the rtdl partition."""
 
+    decision_id: str
     n: int
     seq: int
-    decided: Decided
+    event_id: str
+    flow_id: str
+    account_id: str | None
+    action: str
+    posture: str
+    policy_rev: str
+    intents: int
+    escalated: bool
     fingerprint: str
+
+
+def row_of(n: int, seq: int, decided: Decided, fingerprint: str) -> DecisionRow:
+    """The row of one decision."""
+    decision_id, snapshot, _, action, _, posture, policy_rev, action_id, escalated, _, _ = decided
+    row = (
+        decision_id, n, seq, snapshot.event_id, snapshot.flow_id, snapshot.account_id, action, posture, policy_rev,
+        int(action_id is not None), escalated, fingerprint,
+    )  # fmt: skip
+    return _as(DecisionRow, row)
 
 
 @dataclass(slots=True)

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 
 from fp_contracts import topics
 from fp_contracts.canonical import trusted_bytes
-from fp_contracts.header import NONE_TS, Header, HeaderError, Kind, unpack
+from fp_contracts.header import NONE_TS, PLAIN_HEAD, PLAIN_TAIL, Header, HeaderError, Kind, plain_ends, unpack
 from fp_contracts.reasons import Quarantine
 from fp_contracts.records import RecordError
 from fp_df import domain, payloads
 from fp_df.domain import Decided, Scored
-from fp_df.marks import Batch, DecisionRow, StateMark, Truth
+from fp_df.marks import Batch, StateMark, Truth, row_of
 from fp_df.plan import RunPlan
 from fp_df.policy import Policy
 from fp_df.records import RecordWriter
@@ -58,16 +58,16 @@ class Partition:
         served: Callable[[int], Served] = _no_bundle,
     ) -> None:  # fmt: skip
         self.part = part
-        self._plan = plan
+        self._plan, self._run = plan, plan.run
         self._truth = truth
         self._n = mark.n if mark else 0
         self._resume = mark.resume_offset if mark else plan.starts[part]
         self._merge = PartitionMerge(plan.inputs(), mark.cursors if mark else None)
         self._accounts = {name: AccountState.from_bytes(raw) for name, raw in accounts.items()}
         self._changed: set[str] = set()
-        self._saved_n = self._n
-        self._saved_resume = self._resume
+        self._saved_n, self._saved_resume = self._n, self._resume
         self._writer = RecordWriter(plan.pins, f"df:{part}", plan.partitions, truth.seqs)
+        self._own = plain_ends(Kind.DECISION, plan.tag, self._writer.source.encode())
         self._chain = f"DECIDED:{part}"
         self._chain_seq, self._chain_hash = truth.chain_seq, truth.chain_hash
         self._decided_n = truth.n
@@ -112,8 +112,12 @@ class Partition:
             self._limit.good()
 
     def _sort(self, record: Record) -> None:
+        raw = record.header
+        if (raw[PLAIN_HEAD], raw[PLAIN_TAIL]) == self._own:  # our own decisions are half of what is read
+            self._merge.passed(record.topic, record.offset)
+            return
         try:
-            header = unpack(record.header)
+            header = unpack(raw)
         except HeaderError as error:
             raise Poison(Quarantine.UNDECODABLE, str(error)) from error
         if header.run_tag != self._plan.tag:
@@ -175,23 +179,21 @@ class Partition:
         return account
 
     def _decide(self) -> None:
-        run = self._plan.run
         for case in self.cases:
             said = advice(case.served, case.scored)
-            self._record(case, domain.make_decision(run, case.snapshot, case.vector, case.policy, said))
+            self._record(case, domain.make_decision(self._run, case.snapshot, case.vector, case.policy, said))
         self.cases.clear()
 
     def _record(self, case: Case, decided: Decided) -> None:
-        write, batch, run = self._writer.write, self._batch, self._plan.run
+        write, batch, run, snapshot = self._writer.write, self._batch, self._run, decided.snapshot
         order_us, trace = case.order_us, case.trace
-        key = decided.snapshot.account_id or decided.snapshot.flow_id
+        key = snapshot.account_id or snapshot.flow_id
         rendered = payloads.render(decided, self.part, case.offset, case.shadow)
-        link, payload = payloads.decided_link(
-            run, self._chain, self._chain_seq + 1, self._chain_hash, decided, rendered
-        )
-        self._chain_seq, self._chain_hash = link.chain_seq, link.record_hash
+        self._chain_seq += 1
+        link, payload = payloads.decided_link(run, self._chain, self._chain_seq, self._chain_hash, decided, rendered)
+        self._chain_hash = link.record_hash
         queued = write(Kind.DECISION, decided.decision_id, key, order_us, rendered.payload, trace)
-        batch.rows.append(DecisionRow(case.n, queued.seq, decided, rendered.fingerprint))
+        batch.rows.append(row_of(case.n, queued.seq, decided, rendered.fingerprint))
         batch.links.append(link)
         batch.queued += (queued, write(Kind.AUDIT_RECORD, link.audit_id, key, order_us, payload, trace))
         if decided.escalated:
