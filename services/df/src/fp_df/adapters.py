@@ -12,19 +12,17 @@ from fp_runtime.postgres import Connection, transaction
 from fp_runtime.progress import Advance
 from fp_runtime.together import Step
 
+# Arrays unnested in the target list go in step, row by row; FROM unnest(…) would keep each in a tuplestore first.
 _DECISION = """
 INSERT INTO df.decision (run, decision_id, part, n, seq, event_id, flow_id, account_id, action, posture, policy_rev,
     intents, escalated, fingerprint)
-SELECT %s, decision_id, part::int4, n, seq, event_id, flow_id, account_id, action, posture, policy_rev,
-    intents::int4, escalated = 1, fingerprint
-FROM unnest(%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s) AS t (decision_id, part, n, seq, event_id, flow_id,
-    account_id, action, posture, policy_rev, intents, escalated, fingerprint)
+SELECT %s, unnest(%s), unnest(%s)::int4, unnest(%s), unnest(%s), unnest(%s), unnest(%s), unnest(%s), unnest(%s),
+    unnest(%s), unnest(%s), unnest(%s)::int4, unnest(%s) = 1, unnest(%s)
 RETURNING 1
 """
 _AUDIT = """
 INSERT INTO df.audit (run, chain, chain_seq, kind, decision_id, action_id, prev_hash, record_hash)
-SELECT %s, t.* FROM unnest(%s, %s, %s, %s, %s, %s, %s)
-    AS t (chain, chain_seq, kind, decision_id, action_id, prev_hash, record_hash)
+SELECT %s, unnest(%s), unnest(%s), unnest(%s), unnest(%s), unnest(%s), unnest(%s), unnest(%s)
 RETURNING 1
 """
 
