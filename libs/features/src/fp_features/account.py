@@ -72,16 +72,6 @@ class AccountState:
             found.append((end - first, total - totals[first]))
         return found
 
-    def month(self, ts_us: int) -> tuple[int, int]:
-        """`windows` of the longest width alone."""
-        times, totals = self._payments.times, self._totals
-        if ts_us == times[-1]:
-            end, first = len(times), self._met.head
-        else:
-            end = self._payments.end(ts_us)
-            first = bisect_right(times, ts_us - LONGEST_US, 0, end)
-        return end - first, totals[end] - totals[first]
-
     def gap_us(self, ts_us: int) -> int | None:
         """Microseconds between the payment at `ts_us` and the one before it; None when none came in 30 days."""
         payments = self._payments

@@ -29,7 +29,7 @@ def account_habit(payment: Payment, state: AccountState) -> tuple[float, ...]:
     """
     ts_us = payment.ts_us
     gap_us = state.gap_us(ts_us)
-    count, total = state.month(ts_us)
+    ((count, total),) = state.windows(ts_us, (LONGEST_US,))
     return (
         -1.0 if gap_us is None else gap_us / US_PER_S,
         payment.amount_minor * count / total if total else 0.0,
@@ -42,8 +42,8 @@ def _partner_values(timeline: Timeline | None, ts_us: int) -> tuple[float, ...]:
     """Count over 1 h and 1 day and seconds since first seen in 30 days; 0, 0, -1 when the payment has no partner."""
     if timeline is None:
         return _NO_PARTNER
+    end = timeline.end(ts_us)
     times = timeline.times
-    end = len(times) if ts_us >= times[-1] else bisect_right(times, ts_us)
     hour = bisect_right(times, ts_us - US_PER_HOUR, 0, end)
     day = bisect_right(times, ts_us - US_PER_DAY, 0, hour)
     longest = bisect_right(times, ts_us - LONGEST_US, 0, day)
