@@ -214,9 +214,23 @@ def test_what_keeps_it_waiting_is_told_once_in_a_while(
     with reading(says(told(batch(0, 1)))) as (consumer, _, offsets):
         offsets.found = [{}] * 8
         assert [record.offset for record in read(consumer, 1)] == [0]
+    assert_told_once_in_a_while(caplog, f"{RTDL}[0] has no leader")
+
+
+def test_a_broker_that_refuses_again_and_again_is_told_too(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fp_runtime.kafka_fetch.TELL_S", 0.3)
+    refusals = [says(told(error=NotLeaderForPartitionError))] * 8
+    with reading(*refusals, says(told(batch(0, 1)))) as (consumer, _, _):
+        assert [record.offset for record in read(consumer, 1)] == [0]
+    assert_told_once_in_a_while(caplog, f"{RTDL}[0] offset 0: NotLeaderForPartitionError")
+
+
+def assert_told_once_in_a_while(caplog: pytest.LogCaptureFixture, why: str) -> None:
     said = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
     assert 1 <= len(said) <= 3
-    assert set(said) == {f"reading waits: {RTDL}[0] has no leader"}
+    assert set(said) == {f"reading waits: {why}"}
 
 
 @pytest.mark.parametrize("error", [TopicAuthorizationFailedError, UnknownError])

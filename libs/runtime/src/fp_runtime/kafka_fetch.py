@@ -205,7 +205,7 @@ class FetchConsumer(Asking):
             ]
         except (struct.error, UnicodeDecodeError, KeyError) as error:
             raise ConnectionResetError("the broker's answer is no response to what was asked") from error
-        if self._leaders is not None:
+        if self._leaders is not None and not any(code for _, _, code, _ in told):
             self._tell_at = time.monotonic() + TELL_S
         failure: Exception | None = None
         for offset, place, code, batches in told:

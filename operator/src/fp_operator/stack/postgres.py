@@ -25,8 +25,7 @@ _PROBE_TIMEOUT_S = 2
 
 
 def postgresql_conf(port: int) -> str:
-    """Durable defaults (fsync, synchronous_commit), loopback TCP only, room for write-ahead log. Small samples for
-    ANALYZE: what is large here is only appended to and found by its keys."""
+    """Durable defaults (fsync, synchronous_commit), loopback TCP only, room for write-ahead log."""
     settings = {
         "listen_addresses": "'127.0.0.1'",
         "port": str(port),
@@ -41,7 +40,6 @@ def postgresql_conf(port: int) -> str:
         "log_line_prefix": "'%m [%p] %q%a '",
         "log_checkpoints": "off",
         "jit": "off",
-        "default_statistics_target": "10",
     }
     return "".join(f"{key} = {value}\n" for key, value in settings.items())
 
