@@ -1,6 +1,12 @@
 """The handbook bench: what is compared, what a fold knows, and what a planted difference does to both."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
+import psutil
 import pytest
 
 from bench.handbook import choice, folds, parity, span
@@ -10,6 +16,7 @@ from bench.handbook.streamed import NEVER_US, Streamed
 from fp_features import CORE_V1
 from fp_features.handbook import HANDBOOK_COLUMNS
 from fp_mf.fit import boosting_for
+from fp_runtime.deadline import until
 
 WIDTH = len(CORE_V1.names)
 FIRST_US = span.PUBLISHED.first_us
@@ -114,3 +121,29 @@ def test_what_was_chosen_on_earlier_weeks_is_what_the_job_trains_with() -> None:
 def test_no_candidate_was_compared_on_a_published_test_week_or_on_what_its_models_learn_from() -> None:
     over = [folds.day_of(start) + 3 * folds.WEEK for start in (*choice.WEEKS, *choice.LONG)]
     assert max(over) <= folds.day_of(folds.STARTS[0])
+
+
+LAUNCHER = """
+import os, signal
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from bench.handbook import whole
+
+if __name__ == "__main__":
+    with ProcessPoolExecutor(1, get_context("spawn"), whole.step_back) as pool:
+        print(pool.submit(os.getpid).result(), flush=True)
+        signal.pause()
+"""
+
+
+def test_the_companion_process_ends_with_a_launcher_that_was_killed(tmp_path: Path) -> None:
+    (script := tmp_path / "launcher.py").write_text(LAUNCHER)
+    root = Path(__file__).parents[2]
+    with subprocess.Popen(
+        [sys.executable, script], stdout=subprocess.PIPE, env=os.environ | {"PYTHONPATH": str(root)}
+    ) as launcher:
+        assert launcher.stdout is not None
+        companion = psutil.Process(int(launcher.stdout.readline()))
+        assert companion.nice() == 19
+        launcher.kill()
+    until(lambda: not companion.is_running(), 30, "the companion ends")
