@@ -13,6 +13,7 @@ from fp_contracts.fold import RunState
 from fp_operator.stack import StackAddresses
 from fp_runtime import controllog, gate, meter
 from fp_runtime.bus import FetchProfile, Out
+from fp_runtime.deadline import until
 from fp_runtime.evidence import FileStore
 from fp_runtime.kafka import open_admin, open_consumer, open_producer
 from fp_runtime.meter import Sample, Usage
@@ -84,8 +85,9 @@ def test_p16_closes_on_a_verdict_that_a_second_process_recomputes(
     run = on_the_bus(settings, store)
     reader = partial(open_consumer, settings, "fp.verdict", fetch=FetchProfile.BULK)
     state = state_of(settings)
-    evaluation = ClosingDesk(conn, store, reader, lambda: NOW_US).evaluate(state)
-    assert evaluation is not None
+    desk = ClosingDesk(conn, store, reader, lambda: NOW_US)
+    assert desk.due(state)
+    evaluation = desk.evaluate(state)
     failed = {p.name for p in evaluation.predicates if not p.ok}
     assert failed == {"phases P(-1)–P15", "six-proof matrix"}
     closure = gate.journal(conn, state, "P16", evaluation, NOW_US)
@@ -127,8 +129,9 @@ def test_window_2_is_looked_at_on_real_servers_and_not_judged_before_it_is_merge
     state = replace(state, header=state.header.model_copy(update={"start_offsets": starts}))
     reader = partial(open_consumer, settings, "fp.verdict", fetch=FetchProfile.BULK)
     desk = WindowDesk(conn, store, FileStore(tmp_path / "archive"), reader, lambda: 0.0)
-    assert desk.react(state) == ()
-    failing = {p.name for p in windows.evaluate(desk.gather(state)) if not p.ok}
+    assert desk.react(state) == ()  # it looks beside the thread that asks
+    facts = until(lambda: desk._looking(state), 60, "it has looked")
+    failing = {p.name for p in windows.evaluate(facts) if not p.ok}
     assert failing == {"merged up to", "evidence of P1–P11 read back"}
     assert list(store.list("")) == []
 

@@ -30,14 +30,14 @@ class Held:
         return answer
 
 
-def ended(aside: Aside) -> None:
+def ended(aside: Aside[Evaluation]) -> None:
     """Wait for the work under way, without asking for it."""
     pending = aside._pending
     assert pending is not None
     pending.exception(10)
 
 
-def made(held: Held, clock: Callable[[], float] = lambda: 0.0) -> Aside:
+def made(held: Held, clock: Callable[[], float] = lambda: 0.0) -> Aside[Evaluation]:
     return Aside("P8", held, clock)
 
 

@@ -16,6 +16,7 @@ from fp_cm_ls.plan import plan_of
 from fp_cm_ls.settings import CmSettings
 from fp_contracts.evaluation import Evaluation
 from fp_contracts.fold import RunState
+from fp_runtime.aside import Aside
 from fp_runtime.bus import FetchProfile
 from fp_runtime.kafka import open_consumer, open_producer
 from fp_runtime.participant import Evaluate
@@ -84,4 +85,4 @@ def evaluators(settings: CmSettings) -> dict[str, Evaluate]:
         finally:
             consumer.close()
 
-    return {"P10": p10}
+    return {"P10": Aside("P10", p10)}

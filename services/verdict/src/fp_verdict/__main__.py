@@ -14,7 +14,7 @@ from fp_runtime.kafka import open_consumer
 from fp_runtime.participant import Evaluate, Participant, now_us
 from fp_runtime.postgres import connect
 from fp_runtime.process import running
-from fp_verdict.closing import ClosingDesk
+from fp_verdict.closing import ClosingDesk, evaluator
 from fp_verdict.http import serve
 from fp_verdict.reading import PageDesk
 from fp_verdict.reconcile import evaluate_p11
@@ -30,20 +30,19 @@ def main() -> None:
     config = settings.load(VerdictSettings)
     store = open_store(config.evidence_url, config.s3_endpoint)
     archive = open_store(config.archive_url, config.s3_endpoint)
-    conn = connect(config.pg_dsn, "verdict/gates")
+    own = partial(connect, config.pg_dsn)  # a connection for each thread
     reader = partial(open_consumer, config, "fp.verdict.gates", fetch=FetchProfile.READBACK)
     pages = PageDesk(store)
-    reporter = Reporter(conn, store, pages, config.instance, now_us)
-    # Of its own: P11 is evaluated in another thread.
-    desk = SpineDesk(connect(config.pg_dsn, "verdict/spine"), store, archive, reader, now_us)
-    window = WindowDesk(conn, store, archive, reader, time.monotonic)
-    finale = ClosingDesk(conn, store, reader, now_us)
+    reporter = Reporter(own("verdict/gates"), store, pages, config.instance, now_us)
+    spine = SpineDesk(own("verdict/spine"), store, archive, reader, now_us)
+    window = WindowDesk(own("verdict/window"), store, archive, reader, time.monotonic)
+    finale = ClosingDesk(own("verdict/final"), store, reader, now_us)
     gates: dict[str, Evaluate] = {
         "P2": reporter.evaluate_p2,
-        "P11": Aside("P11", lambda state: evaluate_p11(desk.gather(state))),
-        "P16": finale.evaluate,
+        "P11": Aside("P11", lambda state: evaluate_p11(spine.gather(state))),
+        "P16": evaluator(finale),
     }
-    watchman = Watchman(connect(config.pg_dsn, "verdict/watch"), reader(), now_us)
+    watchman = Watchman(own("verdict/watch"), reader(), now_us)
 
     def react(state: RunState) -> Sequence[Event]:
         return (*reporter.react(state), *window.react(state))

@@ -16,9 +16,11 @@ from fp_contracts.fold import RunState
 from fp_contracts.ids import phase_execution_id
 from fp_contracts.phases import PHASES, VERDICT_INPUTS
 from fp_contracts.proofs import proof_key
+from fp_runtime.aside import Aside
 from fp_runtime.bus import Consumer
 from fp_runtime.evidence import EvidenceConflict, EvidenceMissing, EvidenceStore
 from fp_runtime.logs import logger
+from fp_runtime.participant import Evaluate
 from fp_runtime.postgres import Connection
 from fp_verdict.finale import FinalFacts, evaluate_p16
 from fp_verdict.spinefacts import run_records
@@ -34,7 +36,7 @@ DRILL_GRACE_US = 60_000_000
 
 
 class ClosingDesk:
-    """Evaluates P16 for the control thread."""
+    """Evaluates P16; what it reads with is its own."""
 
     def __init__(
         self, conn: Connection, store: EvidenceStore, open_reader: Callable[[], Consumer], now_us: Callable[[], int]
@@ -45,14 +47,17 @@ class ClosingDesk:
         self._now_us = now_us
         self._asked: dict[str, int] = {}
 
-    def evaluate(self, state: RunState) -> Evaluation | None:
-        """P16 as of now; None while the pin's scope still has open phases or a requested drill may still report."""
-        run = state.platform_run_id
+    def due(self, state: RunState) -> bool:
+        """Whether P16 can be judged: the pin's scope has no open phase and no requested drill may still report."""
         if scope_is_open(state):
-            return None
-        asked_us = self._asked.setdefault(run, self._now_us())
-        if state.drills.keys() - state.drill_reports.keys() and self._now_us() - asked_us < DRILL_GRACE_US:
-            return None
+            return False
+        asked_us = self._asked.setdefault(state.platform_run_id, self._now_us())
+        waits = state.drills.keys() - state.drill_reports.keys()
+        return not waits or self._now_us() - asked_us >= DRILL_GRACE_US
+
+    def evaluate(self, state: RunState) -> Evaluation:
+        """P16 as of now."""
+        run = state.platform_run_id
         with closing(self._open_reader()) as reader:
             records = [RawRecord(r.offset, r.key or b"", r.value) for r in run_records(reader, state)]
         known, cut = read_log(run, records), records[-1].offset + 1
@@ -107,6 +112,12 @@ class ClosingDesk:
                 log.error("second_opinion_failed", run=run, why=str(error))
                 return None
         return opinion
+
+
+def evaluator(desk: ClosingDesk) -> Evaluate:
+    """P16 beside the control thread, once it is due."""
+    aside = Aside("P16", desk.evaluate)
+    return lambda state: aside(state) if desk.due(state) else None
 
 
 def scope_is_open(state: RunState) -> bool:

@@ -17,6 +17,7 @@ from fp_contracts.ids import run_tag
 from fp_contracts.registry import FRAUD_SLOT, switch_times
 from fp_contracts.windows import FIRST, SECOND, switches_passed
 from fp_runtime import evidence, meter, progress
+from fp_runtime.aside import Aside
 from fp_runtime.bus import Consumer, Record
 from fp_runtime.controllog import Event
 from fp_runtime.evidence import EvidenceStore, ref_of
@@ -35,7 +36,7 @@ SOON_S = 0.5
 
 
 class WindowDesk:
-    """Re-checks window 2 of one run at a time; used by the control thread only."""
+    """Re-checks window 2 of one run at a time; looks beside the control thread, with what is its own to read with."""
 
     def __init__(
         self, conn: Connection, store: EvidenceStore, archive: EvidenceStore, open_reader: Callable[[], Consumer],
@@ -46,6 +47,7 @@ class WindowDesk:
         self._archive = archive
         self._open_reader = open_reader
         self._clock = clock
+        self._looking = Aside("P16", self.gather, clock)
         self._look_at = 0.0
         self._looks: tuple[str, int] = ("", 0)
 
@@ -62,15 +64,11 @@ class WindowDesk:
 
     def _judged(self, state: RunState, key: str) -> bool:
         """Look once more, if it is time; whether the report was written."""
-        began = self._clock()
-        if began < self._look_at:
+        if self._clock() < self._look_at or (facts := self._looking(state)) is None:
             return False
-        facts = self.gather(state)
-        # A look is dear: looking takes at most a quarter of this thread's time.
-        self._look_at = self._clock() + max(SOON_S, 3 * (self._clock() - began))
+        self._look_at = self._clock() + (PAUSE_S if windows.complete(facts) else SOON_S)
         if not windows.complete(facts):
             return False
-        self._look_at = max(self._look_at, began + PAUSE_S)
         report = windows.report(state.platform_run_id, facts)
         if not windows.settled(windows.evaluate(facts)) and not self._stands_still(report):
             return False
