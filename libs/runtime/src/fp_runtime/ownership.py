@@ -1,12 +1,30 @@
 """Owner epochs: who may write the truth of a scope ("run|stage|partition"); only the newest epoch is not fenced."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from fp_runtime import together
 from fp_runtime.errors import Fenced
 from fp_runtime.pgarrays import int8s, texts
 from fp_runtime.postgres import Connection, Cursor
 from fp_runtime.together import Step
+
+
+class Owned:
+    """The partitions of a stage that one member owns, and since which epoch."""
+
+    def __init__(self, conn: Connection, run: str, stage: str, owner: str) -> None:
+        self._conn = conn
+        self._prefix = f"{run}|{stage}|"
+        self._owner = owner
+        self._epochs: dict[int, int] = {}
+
+    def take(self, parts: Iterable[int]) -> None:
+        """Become the owner of these partitions, and of no other."""
+        self._epochs = {part: raise_epoch(self._conn, f"{self._prefix}{part}", self._owner) for part in parts}
+
+    def epochs(self, parts: Iterable[int] | None = None) -> dict[str, int]:
+        """Scope -> epoch, for `held` and `guard_all`; None = all it took. KeyError for a partition that it did not."""
+        return {f"{self._prefix}{part}": self._epochs[part] for part in (self._epochs if parts is None else parts)}
 
 
 def raise_epoch(conn: Connection, scope: str, owner: str) -> int:

@@ -8,15 +8,15 @@ import orjson
 import stamina
 
 from fp_df.actmarks import Asked, Effects, Executed, Progress
-from fp_df.adapters import audited, scope_of
+from fp_df.adapters import audited
 from fp_df.plan import ACTIONS_STAGE
-from fp_runtime import outbox, ownership, progress, quarantine, together
 from fp_runtime.errors import Unavailable
 from fp_runtime.outbox import Published, Queued
 from fp_runtime.pgarrays import int8s, texts
-from fp_runtime.postgres import Connection, transaction
+from fp_runtime.postgres import Connection
 from fp_runtime.progress import Advance
 from fp_runtime.together import Step
+from fp_runtime.truthstage import TruthStage, Write
 
 TIMEOUT_S = 5.0
 ATTEMPTS, RETRY_S = 8, 20.0
@@ -110,50 +110,36 @@ class PgActions:
     """actions.Store for one member of a run."""
 
     def __init__(self, conn: Connection, run: str, instance: str) -> None:
-        self._conn = conn
         self._run = run
-        self._instance = instance
-        self._epochs: dict[int, int] = {}
+        self._stage = TruthStage(conn, run, ACTIONS_STAGE, instance)
 
     def own(self, parts: Sequence[int]) -> None:
         """See actions.Store."""
-        self._epochs = {
-            part: ownership.raise_epoch(self._conn, scope_of(self._run, ACTIONS_STAGE, part), self._instance)
-            for part in parts
-        }
+        self._stage.own(parts)
 
     def load(self, part: int) -> Progress | None:
         """See actions.Store."""
-        found = progress.load(self._conn, self._run, ACTIONS_STAGE, part)
+        found = self._stage.load(part)
         return None if found is None else Progress.from_bytes(found.n, found.doc)
 
     def unpublished(self, part: int) -> list[Queued]:
         """See actions.Store."""
-        return outbox.unpublished(self._conn, self._run, f"al:{part}")
+        return self._stage.unpublished(f"al:{part}")
 
     def commit(self, effects: Sequence[Effects], published: Sequence[Published]) -> None:
-        """See actions.Store. One statement for all of it, as df's decisions."""
-        run = self._run
-        epochs = {scope_of(run, ACTIONS_STAGE, e.part): self._epochs[e.part] for e in effects}
-        moves = [Advance(e.part, e.expected_n, e.progress.n, e.progress.to_bytes()) for e in effects]
-        steps = [
-            ownership.held(epochs),
-            progress.moved(run, ACTIONS_STAGE, moves),
-            *_ended(run, effects),
-            *audited(run, [link for effect in effects for link in effect.links]),
-            *outbox.stored(run, [queued for effect in effects for queued in effect.queued]),
-            *outbox.recorded(run, published),
-        ]
-        with transaction(self._conn) as cur:
-            held_n, moved_n, *_ = together.execute(cur, steps)
-            ownership.check(cur, epochs, held_n)
-            progress.settle(cur, run, ACTIONS_STAGE, moves, moved_n)
-            quarantine.add(cur, run, ACTIONS_STAGE, [item for e in effects for item in e.quarantined])
+        """See actions.Store."""
+        links = [link for effect in effects for link in effect.links]
+        write = Write(
+            [Advance(e.part, e.expected_n, e.progress.n, e.progress.to_bytes()) for e in effects],
+            [*_ended(self._run, effects), *audited(self._run, links)],
+            [queued for effect in effects for queued in effect.queued],
+            [item for effect in effects for item in effect.quarantined],
+        )
+        self._stage.commit(write, published)
 
     def record_facts(self, published: Sequence[Published]) -> None:
         """See actions.Store."""
-        with transaction(self._conn) as cur:
-            outbox.record_facts(cur, self._run, published)
+        self._stage.record_facts(published)
 
 
 def _ended(run: str, effects: Sequence[Effects]) -> list[Step]:

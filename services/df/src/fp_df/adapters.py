@@ -1,16 +1,17 @@
 """df's truth and checkpoints in PostgreSQL: one transaction for all partitions, under their owner epochs."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from fp_df.audit import Link
 from fp_df.marks import Batch, StateMark, Truth
 from fp_df.plan import STAGE, STATE_STAGE
-from fp_runtime import outbox, ownership, progress, quarantine, together
-from fp_runtime.outbox import Queued
+from fp_runtime import ownership, progress
+from fp_runtime.outbox import Published, Queued
 from fp_runtime.pgarrays import byteas, int8s, texts
 from fp_runtime.postgres import Connection, transaction
 from fp_runtime.progress import Advance
 from fp_runtime.together import Step
+from fp_runtime.truthstage import TruthStage, Write
 
 # Arrays unnested in the target list go in step, row by row; FROM unnest(…) would keep each in a tuplestore first.
 _DECISION = """
@@ -25,11 +26,6 @@ INSERT INTO df.audit (run, chain, chain_seq, kind, decision_id, action_id, prev_
 SELECT %s, unnest(%s), unnest(%s), unnest(%s), unnest(%s), unnest(%s), unnest(%s), unnest(%s)
 RETURNING 1
 """
-
-
-def scope_of(run: str, stage: str, part: int) -> str:
-    """The owner scope of a partition of a stage."""
-    return f"{run}|{stage}|{part}"
 
 
 def audited(run: str, links: Sequence[Link]) -> list[Step]:
@@ -65,18 +61,15 @@ class PgStore:
     def __init__(self, conn: Connection, run: str, instance: str) -> None:
         self._conn = conn
         self._run = run
-        self._instance = instance
-        self._epochs: dict[int, int] = {}
+        self._stage = TruthStage(conn, run, STAGE, instance)
 
     def own(self, parts: Sequence[int]) -> None:
         """See service.Store."""
-        self._epochs = {
-            part: ownership.raise_epoch(self._conn, scope_of(self._run, STAGE, part), self._instance) for part in parts
-        }
+        self._stage.own(parts)
 
     def load(self, part: int) -> tuple[Truth, StateMark | None, Mapping[str, bytes]]:
         """See service.Store."""
-        found = progress.load(self._conn, self._run, STAGE, part)
+        found = self._stage.load(part)
         truth = Truth() if found is None else Truth.from_bytes(found.n, found.doc)
         state = progress.load(self._conn, self._run, STATE_STAGE, part)
         if state is None:
@@ -89,33 +82,22 @@ class PgStore:
 
     def unpublished(self, part: int) -> list[Queued]:
         """See service.Store."""
-        return outbox.unpublished(self._conn, self._run, f"df:{part}")
+        return self._stage.unpublished(f"df:{part}")
 
-    def commit(self, batches: Sequence[Batch], published: Sequence[outbox.Published]) -> None:
-        """See service.Store. One statement for all of it: with small batches the round trips would cost the most."""
-        run, epochs = self._run, self._held(batch.part for batch in batches)
-        moves = [Advance(b.part, b.expected_n, b.truth.n, b.truth.to_bytes()) for b in batches]
-        steps = [
-            ownership.held(epochs),
-            progress.moved(run, STAGE, moves),
-            *_decided(run, batches),
-            *audited(run, [link for batch in batches for link in batch.links]),
-            *outbox.stored(run, [queued for batch in batches for queued in batch.queued]),
-            *outbox.recorded(run, published),
-        ]
-        with transaction(self._conn) as cur:
-            held_n, moved_n, *_ = together.execute(cur, steps)
-            ownership.check(cur, epochs, held_n)
-            progress.settle(cur, run, STAGE, moves, moved_n)
-            quarantine.add(cur, run, STAGE, [item for batch in batches for item in batch.quarantined])
-
-    def _held(self, parts: Iterable[int]) -> dict[str, int]:
-        return {scope_of(self._run, STAGE, part): self._epochs[part] for part in parts}
-
-    def record_facts(self, published: Sequence[outbox.Published]) -> None:
+    def commit(self, batches: Sequence[Batch], published: Sequence[Published]) -> None:
         """See service.Store."""
-        with transaction(self._conn) as cur:
-            outbox.record_facts(cur, self._run, published)
+        links = [link for batch in batches for link in batch.links]
+        write = Write(
+            [Advance(b.part, b.expected_n, b.truth.n, b.truth.to_bytes()) for b in batches],
+            [*_decided(self._run, batches), *audited(self._run, links)],
+            [queued for batch in batches for queued in batch.queued],
+            [item for batch in batches for item in batch.quarantined],
+        )
+        self._stage.commit(write, published)
+
+    def record_facts(self, published: Sequence[Published]) -> None:
+        """See service.Store."""
+        self._stage.record_facts(published)
 
     def save(self, saved: Mapping[int, tuple[StateMark, int, Mapping[str, bytes]]]) -> None:
         """See service.Store."""
@@ -123,7 +105,7 @@ class PgStore:
         columns = int8s([row[0] for row in rows]), texts([row[1] for row in rows]), byteas([row[2] for row in rows])
         steps = [Advance(part, expected_n, mark.n, mark.to_bytes()) for part, (mark, expected_n, _) in saved.items()]
         with transaction(self._conn) as cur:
-            ownership.guard_all(cur, self._held(saved))
+            ownership.guard_all(cur, self._stage.held(saved))
             cur.execute(
                 "INSERT INTO df.account (run, part, account_id, state)"
                 " SELECT %s, part::int4, account_id, state FROM unnest(%s, %s, %s) AS t (part, account_id, state)"

@@ -9,11 +9,6 @@ from fp_runtime import ownership, progress, quarantine, spans
 from fp_runtime.postgres import Connection, Cursor, transaction
 
 
-def scope_of(run: str, part: int) -> str:
-    """The owner scope of a partition."""
-    return f"{run}|{STAGE}|{part}"
-
-
 def label_stage(part: int) -> str:
     """The stage name of label spans: two ingress partitions read each label partition, each with its own progress."""
     return f"{STAGE}:{part}"
@@ -25,14 +20,11 @@ class PgCheckpoints:
     def __init__(self, conn: Connection, run: str, instance: str) -> None:
         self._conn = conn
         self._run = run
-        self._instance = instance
-        self._epochs: dict[int, int] = {}
+        self._owned = ownership.Owned(conn, run, STAGE, instance)
 
     def own(self, parts: Sequence[int]) -> None:
         """See service.Checkpoints."""
-        self._epochs = {
-            part: ownership.raise_epoch(self._conn, scope_of(self._run, part), self._instance) for part in parts
-        }
+        self._owned.take(parts)
 
     def load(self, part: int) -> Restored | None:
         """See service.Checkpoints."""
@@ -50,9 +42,8 @@ class PgCheckpoints:
 
     def save(self, checkpoints: Sequence[Checkpoint]) -> None:
         """See service.Checkpoints. One statement per table, whatever the number of partitions."""
-        epochs = {scope_of(self._run, part): epoch for part, epoch in self._epochs.items()}
         with transaction(self._conn) as cur:
-            ownership.guard_all(cur, epochs)
+            ownership.guard_all(cur, self._owned.epochs())
             progress.advance_all(cur, self._run, STAGE, [
                 progress.Advance(c.part, c.expected_n, c.position.n, position_bytes(c.position)) for c in checkpoints
             ])  # fmt: skip
