@@ -6,8 +6,9 @@ import pytest
 
 from fp_contracts import control as c
 from fp_contracts.jobrun import PARITY_MEASURES, QUALITY_MEASURES
-from fp_ofs_trigger import seen
+from fp_ofs_trigger import executor, seen
 from fp_ofs_trigger.runners import Ended
+from fp_runtime.bus import BusBroken, Producer
 from fp_runtime.telemetry import Metric
 from fp_runtime.telemetry_read import Point
 
@@ -62,6 +63,18 @@ def test_without_a_drill_no_job_is_killed(lane: Lane) -> None:
     assert lane.acted.ran == ["P12", "P13", "P14"]
     assert lane.evidence_of("P13", "fingerprint")["job"]["ended"]["killed"] is None
     assert lane.desk.react(lane.state) == []
+
+
+def test_an_end_that_cannot_be_published_ends_the_process(lane: Lane, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(producer: Producer, *_: object) -> None:
+        raise BusBroken("another producer fenced this one")
+
+    lane.through("P13")
+    lane.waiting.clear()
+    monkeypatch.setattr(executor, "publish", broken)
+    lane.turn("P13")
+    with pytest.raises(BusBroken):
+        lane.executor.check()
 
 
 def test_a_job_that_ends_before_its_failpoint_was_not_drilled(lane: Lane) -> None:

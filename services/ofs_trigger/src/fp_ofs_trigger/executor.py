@@ -20,7 +20,6 @@ from fp_ofs_trigger.jobs import Ended, JobTable, Requested, publish
 from fp_ofs_trigger.runners import Ended as RunEnded
 from fp_ofs_trigger.runners import Job, Progress, Runner
 from fp_runtime.bus import Producer
-from fp_runtime.errors import Unavailable
 from fp_runtime.evidence import EvidenceBroken, EvidenceMissing, EvidenceStore, read
 
 log = structlog.get_logger()
@@ -85,7 +84,7 @@ class Executor:
     def _guarded(self, pins: Pins, event: Requested) -> None:
         try:
             self._run(pins, event)
-        except (Unavailable, OSError) as error:
+        except Exception as error:  # noqa: BLE001  # whatever it is, the job has no end: `check` raises it
             log.error("job_not_reported", request_id=event.request_id, why=str(error))
             self.failed = error
         finally:
