@@ -53,6 +53,7 @@ BREAKS: dict[str, tuple[Callable[[], ReadinessFacts], str, bool]] = {
         lambda: replace(GREEN, heartbeats={n: b for n, b in BEATS.items() if n != "rtdl-1"}), HEALTH, False),
     "a heartbeat is old": (lambda: with_beat("df-0", at_us=NOW_US - FRESH_US - 1), HEALTH, False),
     "telemetry is old": (lambda: with_beat("df-0", telemetry_us=NOW_US - FRESH_US - 1), HEALTH, False),
+    "telemetry never arrived": (lambda: with_beat("df-0", telemetry_us=0), HEALTH, False),
     "a member is not ready": (lambda: with_beat("ig-0", ready=False), HEALTH, False),
     "nobody holds the reporter lock": (lambda: replace(GREEN, reporter=None), HEALTH, False),
     "another reporter": (lambda: replace(GREEN, reporter="verdict-1"), HEALTH, False),
@@ -76,6 +77,15 @@ def test_each_break_reaches_its_blocker(name: str) -> None:
     evaluation = evaluate_p2(make())
     assert {p.code for p in evaluation.predicates if not p.ok} == {code}
     assert evaluation.settled() is final
+
+
+@pytest.mark.parametrize(("profile", "ok"), [("local", True), ("dev_full", False)])
+def test_a_service_that_exports_nothing_is_let_pass_on_one_machine_only(profile: str, ok: bool) -> None:
+    config = CONFIG.model_copy(update={"profile": profile})
+    header = HEADER.model_copy(update={"config": config})
+    beats = {name: beat(name, profile=profile, telemetry_us=None) for name in BEATS}
+    found = {p.name: p.ok for p in evaluate_p2(replace(GREEN, header=header, heartbeats=beats)).predicates}
+    assert found["services without telemetry"] is ok
 
 
 def test_a_heartbeat_of_a_stranger_changes_nothing() -> None:

@@ -68,7 +68,10 @@ class RunPinned(Closed):
 
 
 class ServiceHeartbeat(Closed):
-    """One instance is alive and bound to this run's pins; at most one per 10 s per instance."""
+    """One instance is alive and bound to this run's pins: every 10 s, and when its readiness changes.
+
+    `telemetry_us`: when a collector last took what it exports, 0 = never; None = nothing is exported.
+    """
 
     type: Literal["service_heartbeat"] = "service_heartbeat"
     service: str
@@ -77,7 +80,7 @@ class ServiceHeartbeat(Closed):
     build_digest: str
     profile: str
     ready: bool
-    telemetry_us: TimeUs
+    telemetry_us: TimeUs | None
     at_us: TimeUs
     metrics: dict[str, int] = Field(default_factory=dict)
 

@@ -24,6 +24,7 @@ from fp_runtime.evidence import open_store
 from fp_runtime.kafka import open_consumer, open_producer
 from fp_runtime.postgres import connect
 from fp_runtime.settings import RuntimeSettings
+from fp_runtime.telemetry import Metric, gauge
 
 Evaluate = Callable[[RunState], Evaluation | None]
 React = Callable[[RunState], Sequence[Event]]
@@ -40,6 +41,14 @@ def now_us() -> int:
 
 def _nothing(_: RunState) -> Sequence[Event]:
     return ()
+
+
+def _always() -> bool:
+    return True
+
+
+def _not_exported() -> None:
+    return None
 
 
 class Participant:
@@ -63,11 +72,16 @@ class Participant:
         self._done: Future[None] | None = None
         self._published: set[str] = set()
         self._beat_at = 0.0
+        self._ready: Callable[[], bool] = _always
+        self._telemetry_us: Callable[[], int | None] = _not_exported
+        self._said_ready = False
         self._build_digest = build_digest(settings.service)
-        self.ready = True
 
-    def start(self) -> None:
-        """Start the control thread."""
+    def start(
+        self, ready: Callable[[], bool] = _always, telemetry_us: Callable[[], int | None] = _not_exported
+    ) -> None:
+        """Start the control thread. `ready` and `telemetry_us` (when a collector last took any) go into heartbeats."""
+        self._ready, self._telemetry_us = ready, telemetry_us
         pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="control")
         self._done = pool.submit(self._run)
         pool.shutdown(wait=False)
@@ -197,21 +211,25 @@ class Participant:
             controllog.publish(self._producer, pins, fresh, self._settings.instance, now_us())
 
     def _heartbeat(self, state: RunState) -> None:
-        if time.monotonic() < self._beat_at or state.header is None:
+        ready = self._ready()
+        early = time.monotonic() < self._beat_at and ready is self._said_ready
+        if early or state.header is None:
             return
-        self._beat_at = time.monotonic() + HEARTBEAT_S
-        at_us = now_us()
+        self._beat_at, self._said_ready = time.monotonic() + HEARTBEAT_S, ready
+        at_us, numbers = now_us(), self._metrics()
         beat = ServiceHeartbeat(
             service=self._settings.service,
             instance=self._settings.instance,
             run_config_digest=config_digest(state.header.config),
             build_digest=self._build_digest,
             profile=self._settings.profile,
-            ready=self.ready,
-            telemetry_us=at_us,
+            ready=ready,
+            telemetry_us=self._telemetry_us(),
             at_us=at_us,
-            metrics=self._metrics(),
+            metrics=numbers,
         )
+        for name, number in numbers.items():
+            gauge(Metric.PROGRESS).set(number, {"number": name})
         self._publish(state, [(beat, (self._settings.instance, str(at_us)))])
 
     def _close_phases(self, state: RunState) -> None:

@@ -61,7 +61,7 @@ def running(settings: RuntimeSettings, make: Callable[[], Participant], alone: b
         closing.callback(serve(health, settings.health_host, settings.health_port).close)
         writer = _only_writer(settings, health, stop, closing) if alone else None
         participant = make()
-        participant.start()
+        participant.start(health.ready, exported.heard_us if exported is not None else lambda: None)
         closing.callback(participant.stop)
         yield Process(health, participant, stop, writer)
 

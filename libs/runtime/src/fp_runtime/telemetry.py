@@ -1,6 +1,7 @@
 """Traces and metrics (OpenTelemetry): every metric is named here; without an endpoint each call is a no-op."""
 
-from collections.abc import Iterator, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
 from functools import cache
@@ -34,42 +35,32 @@ class Metric(StrEnum):
         member.description = description
         return member
 
-    RECORDS_IN = "fp.records.consumed", "{record}", "Records read from the bus"
-    RECORDS_OUT = "fp.records.published", "{record}", "Records acknowledged by the bus"
-    BATCH_SIZE = "fp.batch.size", "{record}", "Records in one processed batch"
-    BATCH_TIME = "fp.batch.duration", "ms", "Time from poll to commit of one batch"
-    LAG_RECORDS = "fp.lag.records", "{record}", "Records between progress and the end of a partition"
-    LAG_TIME = "fp.lag.time", "ms", "Event time between the world's frontier and this stage"
-    QUARANTINED = "fp.records.quarantined", "{record}", "Records put into quarantine, by reason"
+    STARTS = "fp.process.starts", "{start}", "Process starts"
+    PROGRESS = "fp.service.progress", "1", "A number of the open run as the service's heartbeat tells it, by its name"
     LINES = "fp.ingest.lines", "{line}", "Ingest lines by first class"
     INGEST_TIME = "fp.ingest.duration", "ms", "Time to answer one ingest batch"
     UNKNOWN_OPEN = "fp.publish.unknown.open", "{record}", "Publish attempts whose result is unknown"
-    DECISIONS = "fp.decisions", "{decision}", "Decisions by action and posture"
-    DECISION_LATENCY = "fp.decision.latency", "ms", "Time from admission to the committed decision"
-    ACTIONS = "fp.actions", "{action}", "Action outcomes by status"
-    CASES_OPEN = "fp.cases.open", "{case}", "Cases that are not closed"
-    LABELS = "fp.labels", "{label}", "Label assertions by source"
-    ARCHIVED = "fp.archive.records", "{record}", "Records in archived objects"
-    GATES = "fp.gates", "{gate}", "Gate events by phase and result"
     ACTIVE_BUNDLE = "fp.bundle.active", "1", "1 for the model bundle in use, by reference and the position it is from"
     JOB_PROGRESS = "fp.job.progress", "1", "Steps done of a stage of a learning job; the total is an attribute"
     JOB_QUALITY = "fp.job.quality", "1", "What a learning job found of its result, by measure"
-    SPEND = "fp.spend", "{microusd}", "Metered spend of the open run"
     ONLINE_WRITTEN = "fp.online.written", "{entry}", "Entries written to the online copy"
     ONLINE_DROPPED = (
         "fp.online.dropped",
         "{entry}",
         "Entries not written to the online copy because it was down or slow",
     )
-    RESTARTS = "fp.process.starts", "{start}", "Process starts"
 
 
 class Telemetry:
     """The providers of this process; `close` sends what is still held."""
 
-    def __init__(self, tracers: "TracerProvider", meters: "MeterProvider") -> None:
+    def __init__(
+        self, tracers: "TracerProvider", meters: "MeterProvider", heard_us: Callable[[], int] = lambda: 0
+    ) -> None:
+        """`heard_us`: when a collector last took metrics of this process (wall clock, µs), 0 = never."""
         self._tracers = tracers
         self._meters = meters
+        self.heard_us = heard_us
 
     def flush(self) -> None:
         """Send what is held now."""
@@ -86,15 +77,21 @@ def configure(service: str, instance: str, endpoint: str | None) -> Telemetry | 
     """Export to the OTLP/HTTP `endpoint`; None and nothing exported without one. Call once, from `__main__`."""
     if endpoint is None:
         return None
-    from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
     from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
     from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
     from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
+    from fp_runtime.otlp import HeardExporter
+
     base = endpoint.rstrip("/")
-    exporter = OTLPMetricExporter(f"{base}/v1/metrics", preferred_temporality=once_per_set())
+    exporter = HeardExporter(f"{base}/v1/metrics", preferred_temporality=once_per_set())
     reader = PeriodicExportingMetricReader(exporter, export_interval_millis=_EXPORT_INTERVAL_MS)
-    return install(service, instance, reader, BatchSpanProcessor(OTLPSpanExporter(f"{base}/v1/traces")))
+    spans = BatchSpanProcessor(OTLPSpanExporter(f"{base}/v1/traces"))
+    telemetry = install(service, instance, reader, spans, lambda: exporter.heard_us)
+    counter(Metric.STARTS).add(1)
+    # At once and not after the first interval: P2 asks of every service whether its telemetry arrives.
+    threading.Thread(target=telemetry.flush, name="telemetry-first", daemon=True).start()
+    return telemetry
 
 
 def once_per_set() -> "dict[type, AggregationTemporality]":
@@ -105,7 +102,10 @@ def once_per_set() -> "dict[type, AggregationTemporality]":
     return {_Gauge: AggregationTemporality.DELTA}
 
 
-def install(service: str, instance: str, reader: "MetricReader", spans: "SpanProcessor") -> Telemetry:
+def install(
+    service: str, instance: str, reader: "MetricReader", spans: "SpanProcessor",
+    heard_us: Callable[[], int] = lambda: 0,
+) -> Telemetry:  # fmt: skip
     """Make these the providers of the process; the first call wins (OpenTelemetry allows one)."""
     from opentelemetry.sdk.metrics import MeterProvider
     from opentelemetry.sdk.resources import Resource
@@ -117,7 +117,7 @@ def install(service: str, instance: str, reader: "MetricReader", spans: "SpanPro
     meters = MeterProvider([reader], resource)
     trace.set_tracer_provider(tracers)
     metrics.set_meter_provider(meters)
-    return Telemetry(tracers, meters)
+    return Telemetry(tracers, meters, heard_us)
 
 
 @cache
@@ -163,34 +163,19 @@ def traceparent_of(span: Span) -> bytes | None:
 
 
 @contextmanager
-def process_span(topic: str, n: int, traceparents: Sequence[bytes | None] = (), **attributes: str) -> Iterator[Span]:
-    """A span around the processing of one batch of a topic, linked to the traces of its records."""
-    with _messaging_span("process", SpanKind.CONSUMER, topic, n, traceparents, attributes) as span:
-        yield span
-
-
-@contextmanager
 def send_span(topic: str, n: int, traceparents: Sequence[bytes | None] = (), **attributes: str) -> Iterator[Span]:
     """A span around the publishing of one batch to a topic, linked to the traces of its records."""
-    with _messaging_span("send", SpanKind.PRODUCER, topic, n, traceparents, attributes) as span:
-        yield span
-
-
-@contextmanager
-def _messaging_span(
-    operation: str, kind: SpanKind, topic: str, n: int, traceparents: Sequence[bytes | None], more: dict[str, str]
-) -> Iterator[Span]:
     distinct = dict.fromkeys(traceparents)
     contexts = (parse_traceparent(raw) for raw in list(distinct)[:_MAX_LINKS])
-    attributes: dict[str, str | int] = {
+    found: dict[str, str | int] = {
         "messaging.system": "kafka",
-        "messaging.operation.name": operation,
-        "messaging.operation.type": operation,
+        "messaging.operation.name": "send",
+        "messaging.operation.type": "send",
         "messaging.destination.name": topic,
         "messaging.batch.message_count": n,
-        **{f"fp.{name}": value for name, value in more.items()},
+        **{f"fp.{name}": value for name, value in attributes.items()},
     }
     with trace.get_tracer(_SCOPE).start_as_current_span(
-        f"{operation} {topic}", kind=kind, attributes=attributes, links=[Link(c) for c in contexts if c is not None]
+        f"send {topic}", kind=SpanKind.PRODUCER, attributes=found, links=[Link(c) for c in contexts if c is not None]
     ) as span:
         yield span

@@ -33,7 +33,7 @@ def evaluate_p2(facts: ReadinessFacts) -> Evaluation:
     found = {name: facts.heartbeats[name] for name in required if name in facts.heartbeats}
     missing = [name for name in required if name not in found]
     stale = [name for name, beat in found.items() if facts.now_us - beat.at_us > FRESH_US]
-    silent = [name for name, beat in found.items() if facts.now_us - beat.telemetry_us > FRESH_US]
+    silent = [name for name, beat in found.items() if _silent(beat, facts)]
     unready = [name for name, beat in found.items() if not beat.ready]
     locked = facts.reporter == facts.instance
     return Evaluation(
@@ -68,6 +68,13 @@ def evaluate_p2(facts: ReadinessFacts) -> Evaluation:
             },
         },
     )  # fmt: skip
+
+
+def _silent(beat: ServiceHeartbeat, facts: ReadinessFacts) -> bool:
+    """Whether its telemetry does not arrive. Profile local substitutes heartbeats for telemetry of who exports none."""
+    if beat.telemetry_us is None:
+        return facts.header.config.profile != "local"
+    return facts.now_us - beat.telemetry_us > FRESH_US
 
 
 def _bindings(facts: ReadinessFacts, found: Mapping[str, ServiceHeartbeat]) -> tuple[Predicate, ...]:
