@@ -156,21 +156,24 @@ def test_a_challenger_has_a_fingerprint_of_its_own_and_none_in_the_decisions() -
 
 
 @pytest.mark.parametrize(
-    ("at_us", "used", "posture", "ok"),
+    ("at_us", "used", "reasons", "ok"),
     [
-        (90, MINE, "NORMAL", True),
-        (99, "bundle:other", "NORMAL", False),
-        (100, None, "GUARDRAILS_ONLY", True),
-        (100, MINE, "NORMAL", False),
-        (105, MINE, "NORMAL", True),
-        (106, None, "DEGRADED_CONTEXT", True),
-        (106, None, "NORMAL", False),
-        (89, MINE, "NORMAL", False),
+        (90, MINE, [], True),
+        (99, "bundle:other", [], False),
+        (100, None, ["MODEL_MISSING"], True),
+        (100, MINE, [], False),
+        (105, MINE, [], True),
+        (106, None, ["JOIN_TIMEOUT", "MODEL_MISSING"], False),
+        (106, None, ["MODEL_MISSING"], False),
+        (106, None, ["FEATURE_SCHEMA_MISMATCH"], True),
+        (106, "bundle:other", ["FEATURE_SCHEMA_MISMATCH"], False),
+        (106, None, [], False),
+        (89, MINE, [], False),
     ],
 )
-def test_every_decision_is_by_the_bundle_in_force(at_us: int, used: str | None, posture: str, ok: bool) -> None:
+def test_every_decision_is_by_the_bundle_in_force(at_us: int, used: str | None, reasons: list[str], ok: bool) -> None:
     deciders = Deciders(REPORTS)
-    payload = dict.fromkeys(DECISION_FIELDS, "x") | {"bundle_ref": used, "posture": posture, "decision_id": "d"}
+    payload = dict.fromkeys(DECISION_FIELDS, "x") | {"bundle_ref": used, "reason_codes": reasons, "decision_id": "d"}
     deciders.take(at_us, 0, told(payload))
     assert (deciders.faults == []) is ok
     assert deciders.by_bundle == {used or "guardrails": 1}

@@ -57,6 +57,10 @@ class Degrade(StrEnum):
     RULE_ERRORED = "RULE_ERRORED"
 
 
+SCHEMA_MISMATCH = "FEATURE_SCHEMA_MISMATCH"
+"""The one reason of a decision that failed closed: its snapshot has another feature schema, no bundle is asked."""
+
+
 class Unscored(StrEnum):
     """Why a challenger has no score in a decision; never a reason of the decision itself."""
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from fp_contracts import derive
-from fp_contracts.reasons import Action, Degrade, Posture
+from fp_contracts.reasons import SCHEMA_MISMATCH, Action, Degrade, Posture
 from fp_contracts.timestamps import US_PER_DAY
 from fp_df import ids
 from fp_df.policy import FACTS, Policy, decide, escalates, silent, stronger
@@ -18,7 +18,6 @@ INTENTS: Mapping[Action, str] = {
     Action.BLOCK: "BLOCK_PAYMENT",
 }
 
-SCHEMA_MISMATCH = "FEATURE_SCHEMA_MISMATCH"
 SCORE_REASONS: Mapping[Action, tuple[str, ...]] = {
     Action.ALLOW: (), Action.STEP_UP: ("SCORE_STEP_UP",), Action.REVIEW: ("SCORE_REVIEW",),
     Action.BLOCK: ("SCORE_BLOCK",),

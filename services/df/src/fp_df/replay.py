@@ -9,10 +9,10 @@ import orjson
 from fp_contracts.bundle import BundleRef
 from fp_contracts.canonical import trusted_bytes
 from fp_contracts.derive import vector_bytes
-from fp_contracts.reasons import Action, Degrade, Unscored
+from fp_contracts.reasons import SCHEMA_MISMATCH, Action, Degrade, Unscored
 from fp_contracts.timestamps import to_us
 from fp_df import domain, payloads
-from fp_df.domain import SCHEMA_MISMATCH, Scored, Switch
+from fp_df.domain import Scored, Switch
 from fp_df.marks import Truth
 from fp_df.plan import RunPlan
 from fp_df.policy import Policy

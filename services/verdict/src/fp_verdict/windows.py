@@ -15,6 +15,7 @@ from fp_contracts.control import BundleSwitched, Check, EvidenceRef, WindowRecon
 from fp_contracts.derive import DECISION_FIELDS, content_fingerprint
 from fp_contracts.evaluation import Predicate
 from fp_contracts.phases import PHASES
+from fp_contracts.reasons import SCHEMA_MISMATCH
 from fp_contracts.runconfig import Window
 from fp_verdict.reconcile import Documents, Equation, SpineFacts, archive_complete, equations
 
@@ -37,7 +38,7 @@ class Deciders:
     shadow_prints: list[str] = field(default_factory=list)
 
     def take(self, order_us: int, partition: int, body: bytes) -> None:
-        """One decision. NORMAL posture means that a bundle decided; any other posture says for itself why none did."""
+        """One decision: by what was in force and by nothing else, unless its features are of another schema."""
         payload = orjson.loads(body)["payload"]
         used, expected = payload["bundle_ref"], self._expected(order_us, partition)
         name = str(used or "guardrails")
@@ -46,8 +47,8 @@ class Deciders:
         self.fingerprints.append(content_fingerprint(DECISION_FIELDS, payload, subject))
         for told in payload["shadow"]:
             self._beside(subject, told)
-        wrong = used not in (None, expected) or (used is None and payload["posture"] == "NORMAL")
-        if wrong and len(self.faults) < MAX_FAULTS:
+        unasked = used is None and payload["reason_codes"] == [SCHEMA_MISMATCH]
+        if used != expected and not unasked and len(self.faults) < MAX_FAULTS:
             self.faults.append(f"{payload['decision_id']} by {name}, {expected or 'guardrails'} was in force")
 
     def _beside(self, subject: str, told: Mapping[str, Any]) -> None:
