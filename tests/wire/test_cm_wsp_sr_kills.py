@@ -23,7 +23,7 @@ from fp_contracts.fold import RunState
 from fp_contracts.header import Header, Kind, pack, unpack
 from fp_contracts.ids import h32, run_tag
 from fp_contracts.records import body_of
-from fp_contracts.runconfig import RunConfig, RunHeader, Window
+from fp_contracts.runconfig import RunConfig, RunHeader, Window, config_digest
 from fp_contracts.topics import CASE_TRIGGERS, LABELS, RTDL
 from fp_ig.gateway import KafkaBus
 from fp_ig.proof import Committed
@@ -305,6 +305,8 @@ def test_a_pin_and_its_gate_survive_kills(cell: Cell) -> None:
     store = open_store(cell.url("evidence"))
     refs = {ref.key.rpartition("/")[2].removesuffix(".json"): ref.key for ref in gates[0][1].evidence}
     assert {name: store.get(refs[name]) for name in names} == dict(zip(names, bodies, strict=True))
+    holder = orjson.loads(store.get(refs["run_lock_receipt"]))["holder"]
+    assert (holder["run"], holder["run_config_digest"]) == (RUN, config_digest(config_of()))
     ask(cell, SECOND, config_of())
     dies(doomed)
     assert [payload for _, payload in cell.control(SECOND) if closures(payload)] == []

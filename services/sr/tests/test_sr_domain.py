@@ -10,7 +10,7 @@ from fp_contracts.ids import phase_execution_id
 from fp_contracts.phases import ORDER
 from fp_contracts.runconfig import PolicySwitch, RunConfig, SpendLimit, Window, config_digest
 from fp_contracts.topics import TOPICS, pinned
-from fp_sr.domain import Environment, check_pin, make_header, pin_evaluation, ready_id
+from fp_sr.domain import Environment, RunLock, check_lock, check_pin, make_header, pin_evaluation, ready_id
 
 RUN = "platform_20260101T000000Z"
 HEX = "a" * 64
@@ -90,6 +90,16 @@ def test_ready_has_one_identity_per_header() -> None:
     again = make_header(_state(_config()), starts, (1, 9), 2)
     other = make_header(_state(_config(join_wait_ms=5)), starts, (0, 7), 1)
     assert ready_id(first) == ready_id(again) != ready_id(other)
+
+
+def test_the_lock_is_held_by_the_open_run_on_record_under_its_configuration() -> None:
+    header = make_header(_state(_config()), {}, (0, 0), 1)
+    own = RunLock(RUN, header.run_config_digest, 7)
+    another = (None, own._replace(run="platform_20250101T000000Z"), own._replace(run_config_digest=HEX))
+    assert check_lock(header, own).ok
+    assert [(check_lock(header, held).ok, check_lock(header, held).code) for held in another] == [
+        (False, "DFULL-RUN-B1")
+    ] * 3
 
 
 def test_missing_start_offsets_block() -> None:

@@ -21,7 +21,10 @@ def main() -> None:
     environment = Environment(config.profile, config.topic_prefix, config.authority_digest, config.handles_digest)
     desk_conn, gate_conn = connect(config.pg_dsn, "sr/desk"), connect(config.pg_dsn, "sr/gates")
     reader = partial(open_consumer, config, "fp.sr.lookup", fetch=FetchProfile.CONTROL)
-    gates = {"P1": partial(service.evaluate_p1, environment), "P5": partial(service.evaluate_p5, gate_conn, reader)}
+    gates = {
+        "P1": partial(service.evaluate_p1, environment, gate_conn),
+        "P5": partial(service.evaluate_p5, gate_conn, reader),
+    }
     store = open_store(config.evidence_url, config.s3_endpoint)
     with running(config, lambda: Participant(config, gates, partial(service.react, gate_conn)), alone=True) as process:
         producer = open_producer(config)

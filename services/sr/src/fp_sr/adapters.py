@@ -11,17 +11,19 @@ from fp_runtime import controllog, gate
 from fp_runtime.bus import Consumer
 from fp_runtime.postgres import Connection, transaction
 from fp_runtime.readback import read_back
+from fp_sr.domain import RunLock
 from fp_sr.gates import ReadyRecord
 
 _ONE_OPEN_RUN = 5140
 
 
-def open_run(conn: Connection) -> str | None:
-    """The run that is pinned and has not ended, if there is one."""
+def run_lock(conn: Connection) -> RunLock | None:
+    """The run that is pinned and has not ended, if there is one: it holds the lock."""
     row = conn.execute(
-        "SELECT run FROM sr.run r WHERE NOT EXISTS (SELECT 1 FROM sr.run_end e WHERE e.run = r.run) LIMIT 1"
+        "SELECT run, run_config_digest, (extract(epoch FROM at) * 1000000)::bigint FROM sr.run r"
+        " WHERE NOT EXISTS (SELECT 1 FROM sr.run_end e WHERE e.run = r.run) LIMIT 1"
     ).fetchone()
-    return None if row is None else str(row[0])
+    return None if row is None else RunLock(*row)
 
 
 def refusal(conn: Connection, run: str) -> gate.Closure | None:

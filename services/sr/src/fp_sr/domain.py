@@ -1,6 +1,7 @@
 """Pinning a run: what must hold before a header is committed (gates.md P1). Pure."""
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from fp_contracts import topics
 from fp_contracts.control import GatePassed, RunPinRequested
@@ -22,6 +23,21 @@ class Environment:
     topic_prefix: str
     authority_digest: str
     handles_digest: str
+
+
+class RunLock(NamedTuple):
+    """Who holds the lock of an environment: its open run as recorded, and when that was (µs)."""
+
+    run: str
+    run_config_digest: str
+    recorded_us: int
+
+
+def check_lock(header: RunHeader, held: RunLock | None) -> Predicate:
+    """The open run on record is this one, by its configuration."""
+    observed = "nobody" if held is None else f"{held.run} {held.run_config_digest}"
+    required = f"{header.platform_run_id} {header.run_config_digest}"
+    return _holds("run lock held", observed, required, observed == required)
 
 
 def check_pin(

@@ -1,6 +1,7 @@
 """The scenario runner: answers pin requests, publishes READY once, closes runs (gates.md P1, P5)."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import structlog
 
@@ -68,8 +69,8 @@ class PinDesk:
 
     def resume(self) -> None:
         """Announce the open run again: a crash may have come between the commit and the announcement."""
-        run = adapters.open_run(self._conn)
-        header = None if run is None else adapters.load_header(self._conn, run)
+        held = adapters.run_lock(self._conn)
+        header = None if held is None else adapters.load_header(self._conn, held.run)
         if header is not None:
             self._announce(header)
 
@@ -108,7 +109,8 @@ class PinDesk:
 
     def _check(self, state: RunState, envelope: Envelope, other: str | None = None) -> tuple[Predicate, ...]:
         """The predicates of P1 now; `other` = who must hold the lock when nobody is seen to."""
-        open_run = adapters.open_run(self._conn) or other
+        held = adapters.run_lock(self._conn)
+        open_run = other if held is None else held.run
         return domain.check_pin(state, envelope.run_config_digest, self._environment, open_run)
 
     def _wait_for_substrate(self, run: str, pin_offset: int, reader: Consumer) -> RunState:
@@ -179,14 +181,15 @@ def react(conn: Connection, state: RunState) -> Sequence[Event]:
     return events
 
 
-def evaluate_p1(environment: Environment, state: RunState) -> Evaluation | None:
-    """P1 over the committed header: the same predicates, evaluated again from the log."""
+def evaluate_p1(environment: Environment, conn: Connection, state: RunState) -> Evaluation | None:
+    """P1 over the committed header: the same predicates, evaluated again from the log, and the lock as recorded."""
     header = state.header
     if header is None:
         return None
-    predicates = domain.check_pin(state, header.run_config_digest, environment, state.platform_run_id)
-    lock = {"run": state.platform_run_id, "lock": "held", "pinned_us": str(header.pinned_us)}
-    return domain.pin_evaluation(predicates, header, lock)
+    held = adapters.run_lock(conn)
+    predicates = domain.check_pin(state, header.run_config_digest, environment, None if held is None else held.run)
+    lock: dict[str, Any] = {"run": state.platform_run_id, "holder": None if held is None else held._asdict()}
+    return domain.pin_evaluation((*predicates, domain.check_lock(header, held)), header, lock)
 
 
 def evaluate_p5(conn: Connection, reader: Callable[[], Consumer], state: RunState) -> Evaluation | None:
