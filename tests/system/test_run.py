@@ -162,8 +162,12 @@ def test_a_full_run_of_a_world_too_small_to_learn_from_blocks_by_name_and_can_be
     assert blockers_of(again, "P14") == {"DFULL-RUN-B14"}
     rehearsed = cell.json("rehearse", run, "--reason", "a run that waits can still be rehearsed")
     assert rehearsed["cells"] == dict.fromkeys(PROOFS, "")
+    waived = cell.json("waive", "non_regression", run, "--reason", "a stranger to its baseline", "--hours", "1")
+    assert (waived["platform_run_id"], waived["waives"]) == (run, "non_regression")
+    cell.fp("waive", "everything", run, code=2)
     cell.fp("stop", run, "--reason", "the world is too small to learn from")
     cell.fp("rehearse", run, code=2)
+    cell.fp("waive", "non_regression", run, "--reason", "too late", code=2)
 
 
 def evidence_of(cell: Cell, run: str, folder: str, name: str) -> Any:

@@ -5,11 +5,12 @@ from dataclasses import replace
 
 import pytest
 
-from fp_contracts.control import EvidenceRef, ServiceHeartbeat, WindowEnded
+from fp_contracts.control import EvidenceRef, ServiceHeartbeat, WaiverGranted, WindowEnded
 from fp_contracts.evaluation import Evaluation, Predicate
 from fp_contracts.fold import RunState
 from fp_contracts.phases import PHASES
 from fp_contracts.runconfig import RunConfig, RunHeader, config_digest
+from fp_contracts.waivers import Waiver
 from fp_wsp.gates import StreamFacts, WorldFacts, evaluate_p3, evaluate_p6
 from fp_wsp.member import Shared, Streaming
 from fp_wsp.world import Payment, TruthRow
@@ -145,6 +146,19 @@ def test_what_a_run_before_classed_is_no_movement(facts: Facts) -> None:
     facts.shared.run = NEXT
     facts.saved = {0: 60}
     assert facts.blockers(facts.state(NEXT, open_unknown=0)) is None
+
+
+@pytest.mark.parametrize(("waiver", "lasts_us", "found"), [
+    (Waiver.EMPTY_RUN, 1, []), (Waiver.EMPTY_RUN, 0, ["counters move"]), (Waiver.NON_REGRESSION, 1, ["counters move"]),
+])  # fmt: skip
+def test_a_run_without_traffic_takes_a_waiver_of_that_name_in_force(
+    facts: Facts, waiver: Waiver, lasts_us: int, found: list[str]
+) -> None:
+    granted = WaiverGranted(waiver=waiver, actor="ana", reason="no payments", expires_us=facts.at_us + lasts_us)
+    facts.shared.ended = {1: WindowEnded(window=1, lane_seqs={}, ledger_ref=EvidenceRef(key="k", sha256=HEX, size=0))}
+    state = replace(facts.state(open_unknown=0), waivers=(granted,))
+    facts.p6(state)
+    assert facts.blockers(state) == found
 
 
 @pytest.mark.parametrize("seconds", [31, None])

@@ -7,6 +7,7 @@ from typing import assert_never
 from fp_contracts import control as c
 from fp_contracts.phases import ORDER, PHASES
 from fp_contracts.runconfig import RunHeader
+from fp_contracts.waivers import Waiver
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +53,10 @@ class RunState:
         """Whether the latest attempt of a phase is closed by a gate. Silence is OPEN, never a pass."""
         attempt = self.attempts.get(phase)
         return attempt is not None and attempt.state == "PASS"
+
+    def waived(self, waiver: Waiver, now_us: int) -> bool:
+        """Whether a waiver of this name was granted and has not expired."""
+        return any(granted.waiver == waiver and granted.expires_us > now_us for granted in self.waivers)
 
     def state_of(self, phase: str) -> str:
         """PASS, BLOCKED or OPEN (= not proven)."""

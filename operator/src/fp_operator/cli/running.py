@@ -203,7 +203,7 @@ def stop(
             raise UserError(f"run {state.platform_run_id}", "is over already", "see `fp status`")
         if not dry_run:
             pinning.publish(reader.environment, state, [(RunStopped(actor=actor(), reason=reason), ())])
-    _say(output, dry_run, {"platform_run_id": state.platform_run_id, "stops": True})
+    say(output, dry_run, {"platform_run_id": state.platform_run_id, "stops": True})
 
 
 def resume(
@@ -225,10 +225,11 @@ def resume(
             document: dict[str, Any] = {"platform_run_id": state.platform_run_id, **asdict(planned)}
             if not dry_run:
                 document["receipt"] = resuming.resume(environment, state, planned, actor(), reason).key
-    _say(output, dry_run, document)
+    say(output, dry_run, document)
 
 
-def _say(output: Format, dry_run: bool, document: dict[str, Any]) -> None:
+def say(output: Format, dry_run: bool, document: dict[str, Any]) -> None:
+    """What a verb did, or would do."""
     if output is Format.JSON or dry_run:
         emit_json(document | {"dry_run": dry_run})
         return

@@ -16,6 +16,7 @@ from fp_contracts.ids import run_tag
 from fp_contracts.ingress import EVENT_CLASSES
 from fp_contracts.runconfig import RunHeader
 from fp_contracts.topics import INGRESS, Topic
+from fp_contracts.waivers import Waiver
 from fp_ig import journal
 from fp_ig.audit import IngestFacts, LaneCount, Offsets, PartitionAudit
 from fp_ig.claims import KIND_TOPIC
@@ -29,7 +30,6 @@ from fp_runtime.readback import read_back
 from fp_runtime.tokens import Claims, issue
 
 WINDOW = 1
-EMPTY_RUN = "empty_run"
 _HOUR_US = 3_600_000_000
 _OTHER_RUN = "platform_19700101T000000Z"
 
@@ -159,7 +159,6 @@ def gather(conn: Connection, bus: Bus, state: RunState, now_us: int) -> IngestFa
             audit.claim(journal.attempt_of(audit.stamp, row, raw))
     reasons, kept, digest = _aside(conn, run_no, declared)
     open_count, seen = _unknowns(conn, run_no)
-    waived = any(waiver.waiver == EMPTY_RUN and waiver.expires_us > now_us for waiver in state.waivers)
     lanes = [_count(conn, run_no, lane, last) for lane, last in declared.items()]
     return IngestFacts(
         lanes,
@@ -170,7 +169,7 @@ def gather(conn: Connection, bus: Bus, state: RunState, now_us: int) -> IngestFa
         _identities(conn, run_no, declared),
         open_count,
         seen,
-        waived,
+        state.waived(Waiver.EMPTY_RUN, now_us),
     )
 
 

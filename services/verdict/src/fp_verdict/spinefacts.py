@@ -12,6 +12,7 @@ from fp_contracts.control import GatePassed
 from fp_contracts.fold import RunState
 from fp_contracts.ids import run_tag
 from fp_contracts.runconfig import RunConfig
+from fp_contracts.waivers import Waiver
 from fp_runtime import controllog, evidence, meter, progress
 from fp_runtime.bus import Consumer, Record
 from fp_runtime.evidence import EvidenceStore
@@ -93,7 +94,7 @@ class SpineDesk:
             rows=row_counts(self._conn, run), archive=archive, bus=bus, metered=spend.metered, booked=spend.booked,
             unbooked=spend.unbooked, truth_breaches=tuple(truth_breaches(self._conn)),
             report=_report(state, documents), comparison={"run": run, **pack},
-            waived=any(w.waiver == "non_regression" and w.expires_us > self._now_us() for w in state.waivers),
+            waived=state.waived(Waiver.NON_REGRESSION, self._now_us()),
             governance=tuple(entries), chain_fault=chain_fault(entries), cut=cut,
         )  # fmt: skip
 

@@ -12,6 +12,7 @@ from fp_contracts.evaluation import Evaluation
 from fp_contracts.fold import RunState
 from fp_contracts.ingress import EVENT_CLASSES
 from fp_contracts.runconfig import RunHeader
+from fp_contracts.waivers import Waiver
 from fp_contracts.windows import FIRST, may_begin, may_prepare
 from fp_runtime.controllog import Event, header_pins
 from fp_runtime.errors import UserError
@@ -269,7 +270,7 @@ class Streaming:
             open_unknowns=None if gateways is None else gateways + len(board.in_doubt),
             lanes={str(lane): n for lane, n in sorted(lanes.items())},
             rate_per_s=board.rate_per_s(),
-            waived_empty=any(waiver.waiver == "empty_run" for waiver in state.waivers),
+            waived_empty=state.waived(Waiver.EMPTY_RUN, self._clock()),
         )
         return gates.evaluate_p6(facts)
 
