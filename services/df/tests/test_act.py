@@ -1,8 +1,6 @@
 """The action layer's desk and loop, and P9's predicates."""
 
-from contextlib import nullcontext
-from dataclasses import asdict, replace
-from types import SimpleNamespace
+from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -10,13 +8,11 @@ import pytest
 
 from fp_contracts import topics
 from fp_contracts.downstream import Decision
-from fp_contracts.fold import RunState
 from fp_contracts.header import Kind
 from fp_contracts.phases import PHASES
 from fp_contracts.records import RecordError, read_derived
-from fp_df import facts, sample
+from fp_df import sample
 from fp_df.actmarks import Executed, Progress
-from fp_df.catalogue import policies
 from fp_df.desk import Desk
 from fp_df.facts import chain_facts
 from fp_df.gates import DecisionFacts, evaluate_p9
@@ -272,30 +268,3 @@ def test_chain_facts_name_a_link_that_speaks_of_another_decision(expected: Any) 
     _, faults = chain_facts(sample.RUN, bodies, {**decided, first: "0" * 64})
     assert len(faults) == 1
     assert faults[0].endswith("is of another decision")
-
-
-def test_what_is_published_while_p9_looks_is_no_difference(monkeypatch: pytest.MonkeyPatch, run_header: Any) -> None:
-    """A restarted df publishes its last batch just then: tables first, so nothing counts as published too early."""
-    published = {"yes": False}
-
-    def stored(*_: Any) -> dict[str, Any]:
-        seen = {name: value for name, value in asdict(SOUND).items() if not name.startswith("topic_")}
-        return {**seen, "unpublished": 0 if published["yes"] else 9}
-
-    def topic_counts(*_: Any) -> dict[Kind, int]:
-        n = 9 if published["yes"] else 0
-        published["yes"] = True
-        return {Kind.AUTH_REQUEST: 9, Kind.FEATURE_SNAPSHOT: 9, Kind.DECISION: n, Kind.ACTION_OUTCOME: 3,
-                Kind.AUDIT_RECORD: n + 3}  # fmt: skip
-
-    monkeypatch.setattr(facts, "_stored", stored)
-    monkeypatch.setattr(facts, "topic_counts", topic_counts)
-    monkeypatch.setattr(facts, "caught_up", lambda *_: True)
-    known = policies()
-    header = run_header({rev: found for rev, (_, found) in known.items()})
-    conn: Any = SimpleNamespace(transaction=nullcontext, execute=lambda _: None)
-    state = RunState(sample.RUN, header=header)
-    first, second = (evaluate_p9(facts.gather(conn, None, state, known, None)) for _ in range(2))  # type: ignore[arg-type]
-    assert not first.settled()
-    assert second.settled()
-    assert all(predicate.ok for predicate in second.predicates)

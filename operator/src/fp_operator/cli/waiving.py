@@ -20,16 +20,14 @@ from fp_runtime.errors import UserError
 from fp_runtime.participant import now_us
 
 _US_PER_HOUR = 3_600_000_000
-_NAMES = "; ".join(f"{waiver.value}: {waiver.lets_pass}" for waiver in Waiver)
+_WAIVER = typer.Argument(..., help="; ".join(f"{waiver.value}: {waiver.lets_pass}" for waiver in Waiver))
 
 
 def waive(
-    waiver: Waiver = typer.Argument(..., help=_NAMES),
+    waiver: Waiver = _WAIVER,
     run: str | None = RunArgument,
     reason: str = ReasonOption,
-    hours: float = typer.Option(
-        4.0, "--hours", min=0.01, max=168.0, help="For how long; a gate that closes later does not see it"
-    ),
+    hours: float = typer.Option(4.0, "--hours", min=0.01, max=168.0, help="For how long; later gates do not see it"),
     dry_run: bool = DryRunOption,
     output: Format = OutputOption,
 ) -> None:
@@ -43,6 +41,7 @@ def waive(
         if not dry_run:
             pinning.publish(reader.environment, state, [(granted, (waiver.value, str(expires_us)))])
     document = {
-        "platform_run_id": state.platform_run_id, "waives": waiver.value, "actor": granted.actor, "until": to_text(expires_us),
+        "platform_run_id": state.platform_run_id, "waives": waiver.value, "actor": granted.actor,
+        "until": to_text(expires_us),
     }  # fmt: skip
     say(output, dry_run, document)

@@ -24,6 +24,7 @@ from fp_df.replay import Replay, Scores, served_of
 from fp_runtime import outbox, progress
 from fp_runtime.bus import Consumer
 from fp_runtime.postgres import Connection
+from fp_runtime.readback import read_back
 
 MAX_FAULTS = 100
 _READ = (topics.TRAFFIC, topics.RTDL, topics.AUDIT)
@@ -57,25 +58,19 @@ def _truths(conn: Connection, run: str) -> dict[int, Truth]:
 
 
 def topic_counts(consumer: Consumer, state: RunState) -> dict[Kind, int]:
-    """Distinct (source, seq) per kind of this run's window 1 on traffic, rtdl and audit."""
+    """Distinct (source, seq) per kind of this run's window 1 on traffic, rtdl and audit. Unavailable as `read_back`."""
     assert state.header is not None
     tag, end_us = run_tag(state.platform_run_id), state.header.config.windows[0].end_us
     seen: dict[tuple[Kind, str, str, int], set[int]] = {}
     starts = {(topic, part): at for topic in _READ for part, at in state.header.starts(topic).items()}
-    ends = consumer.ends(starts)
-    left = {tp for tp, at in starts.items() if ends[tp] > at}
-    consumer.assign({tp: starts[tp] for tp in left})
-    while left:
-        for record in consumer.poll(500, 1.0):
-            try:
-                header = unpack(record.header)
-            except HeaderError:
-                continue
-            if header.run_tag == tag and header.kind in _COUNTED and header.order_us < end_us:
-                place = header.kind, header.source, record.topic, record.partition
-                seen.setdefault(place, set()).add(header.seq)
-            if record.offset + 1 >= ends[record.topic, record.partition]:
-                left.discard((record.topic, record.partition))
+    for record in read_back(consumer, starts):
+        try:
+            header = unpack(record.header)
+        except HeaderError:
+            continue
+        if header.run_tag == tag and header.kind in _COUNTED and header.order_us < end_us:
+            place = header.kind, header.source, record.topic, record.partition
+            seen.setdefault(place, set()).add(header.seq)
     counts = dict.fromkeys(_COUNTED, 0)
     for (kind, *_), seqs in seen.items():
         counts[kind] += len(seqs)
