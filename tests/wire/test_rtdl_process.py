@@ -96,6 +96,13 @@ def snapshots(cell: Cell) -> list[Record]:
     return [record for record in cell.read(topics.RTDL) if kind_of(record.header) == Kind.FEATURE_SNAPSHOT]
 
 
+def armed_at(cell: Cell, drill_id: str) -> int:
+    """When the drill was armed (µs); 0 while it is not."""
+    with cell.open() as conn:
+        row = conn.execute("SELECT armed_us FROM rtdl.drill WHERE drill_id = %s", (drill_id,)).fetchone()
+    return 0 if row is None else int(row[0])
+
+
 def close_ingress(cell: Cell, header: RunHeader) -> None:
     """Say that the window ended and P7 passed, as wsp and ig would."""
     cell.tell_window_ended(header)
@@ -157,3 +164,19 @@ def test_a_drill_kills_the_named_member_and_reports_its_recovery(cell: Cell, hea
     core = orjson.loads((root / documents["core_snapshot.json"].key).read_bytes())
     assert core["stream"]["auth_requests"] == core["stream"]["snapshots"] == 300
     assert core["stream"]["join_statuses"].keys() == {"READY", "DEGRADED"}
+
+
+def test_an_orderly_end_is_no_kill_and_the_next_process_arms_the_drill_again(cell: Cell, header: RunHeader) -> None:
+    process, drill_id = cell.start("rtdl-1"), h32("drill", RUN)
+    never_hit = PUTS[0]  # it is the archive's
+    request = DrillRequested(drill_id=drill_id, instance="rtdl-1", failpoint=never_hit, actor="test")
+    cell.tell(header, request, drill_id)
+    cell.wait(lambda: armed_at(cell, drill_id), "the drill is armed")
+    before = armed_at(cell, drill_id)
+    process.terminate()
+    assert process.wait(30) == 0
+    assert armed_at(cell, drill_id) == 0
+    cell.start("rtdl-1")
+    cell.wait(lambda: armed_at(cell, drill_id) > before, "the next process arms it")
+    assert cell.killed == []
+    assert cell.state(header).drill_reports == {}

@@ -16,20 +16,20 @@ from fp_runtime.process import running
 def main() -> None:
     """Serve one run after the other until asked to stop; the participant's thread closes P8 and answers drills."""
     config = settings.load(RtdlSettings)
-    is_archive = sys.argv[1:] == ["archive"]
     numbers: Numbers = {}
-
-    def participant() -> Participant:
-        if is_archive:
-            return Participant(config, {}, metrics=numbers.copy)
-        control = connect(config.pg_dsn, f"{config.instance}/facts")
-        react = partial(drill.react, control, config.instance, now_us)
-        gates = connect(config.pg_dsn, f"{config.instance}/gates")  # of its own: P8 is evaluated in another thread
-        return Participant(config, {"P8": Aside("P8", facts.evaluator(config, gates))}, react, numbers.copy)
-
-    with running(config, participant) as process:
+    if sys.argv[1:] == ["archive"]:
+        with running(config, lambda: Participant(config, {}, metrics=numbers.copy)) as process:
+            while (state := process.participant.wait_for_run(process.stopping)) is not None:
+                serve_archive(config, process, state, numbers)
+        return
+    control = connect(config.pg_dsn, f"{config.instance}/facts")
+    gates = connect(config.pg_dsn, f"{config.instance}/gates")  # of its own: P8 is evaluated in another thread
+    react = partial(drill.react, control, config.instance, now_us)
+    p8 = Aside("P8", facts.evaluator(config, gates))
+    with running(config, lambda: Participant(config, {"P8": p8}, react, numbers.copy)) as process:
         while (state := process.participant.wait_for_run(process.stopping)) is not None:
-            (serve_archive if is_archive else serve)(config, process, state, numbers)
+            serve(config, process, state, numbers)
+    drill.withdraw(control, config.instance)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """A drill really kills this process at a failpoint; the next process of the same instance measures the recovery.
 
 The row of a drill is the only thing that outlives the kill: armed → (killed) → restarted → recovered → reported.
+A process that ends in good order withdraws what it armed (armed_us = 0): the next one arms it anew.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -27,8 +28,8 @@ def react(conn: Connection, instance: str, now_us: Callable[[], int], state: Run
             # Armed before its row stands: a row without anything armed in its process means that it was killed.
             failpoint.arm(drill.failpoint if ":" in drill.failpoint else f"{drill.failpoint}:kill:1")
             conn.execute(
-                "INSERT INTO rtdl.drill (run, drill_id, instance, armed_us) VALUES (%s, %s, %s, %s)"
-                " ON CONFLICT DO NOTHING",
+                "INSERT INTO rtdl.drill AS d (run, drill_id, instance, armed_us) VALUES (%s, %s, %s, %s)"
+                " ON CONFLICT (run, drill_id) DO UPDATE SET armed_us = excluded.armed_us WHERE d.armed_us = 0",
                 (state.platform_run_id, drill_id, instance, now_us()),
             )
             continue
@@ -38,8 +39,16 @@ def react(conn: Connection, instance: str, now_us: Callable[[], int], state: Run
     return events
 
 
+def withdraw(conn: Connection, instance: str) -> None:
+    """An orderly end is no kill: what this process armed and never hit is not armed any more."""
+    if failpoint.armed():
+        conn.execute(
+            "UPDATE rtdl.drill SET armed_us = 0 WHERE instance = %s AND restarted_us IS NULL", (instance,)
+        )  # fmt: skip
+
+
 def _is_known(conn: Connection, run: str, drill_id: str) -> bool:
-    query = "SELECT 1 FROM rtdl.drill WHERE run = %s AND drill_id = %s"
+    query = "SELECT 1 FROM rtdl.drill WHERE run = %s AND drill_id = %s AND armed_us > 0"
     return conn.execute(query, (run, drill_id)).fetchone() is not None
 
 
@@ -79,7 +88,7 @@ class Recovery:
             "UPDATE rtdl.drill SET restarted_us = %s, lag_at_restart = %s, killed_us = greatest(armed_us, coalesce("
             "(SELECT (extract(epoch FROM max(at)) * 1000000)::bigint FROM ops.progress"
             " WHERE run = %s AND stage = %s AND part = ANY(%s)), 0))"
-            " WHERE run = %s AND instance = %s AND recovered_us IS NULL",
+            " WHERE run = %s AND instance = %s AND armed_us > 0 AND recovered_us IS NULL",
             (now_us(), lag, run, STAGE, list(parts), run, instance),
         ).rowcount  # fmt: skip
 
@@ -89,6 +98,7 @@ class Recovery:
             return
         self.open = 0
         self._conn.execute(
-            "UPDATE rtdl.drill SET recovered_us = %s WHERE run = %s AND instance = %s AND recovered_us IS NULL",
+            "UPDATE rtdl.drill SET recovered_us = %s"
+            " WHERE run = %s AND instance = %s AND restarted_us IS NOT NULL AND recovered_us IS NULL",
             (self._now_us(), *self._place),
         )
