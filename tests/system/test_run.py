@@ -13,9 +13,11 @@ from typing import Any
 
 import pytest
 
+from fp_contracts.ids import phase_execution_id
 from fp_contracts.phases import ORDER, SPINE
 from fp_contracts.proofs import PROOFS
 from fp_operator.stack import Supervisor, down
+from fp_operator.stack.tether import MARK
 from fp_runtime.deadline import until
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(900)]
@@ -206,16 +208,22 @@ def state_of(cell: Cell, run: str, phase: str) -> str:
 
 
 def test_down_closes_p17_and_the_evidence_stays_readable(cell: Cell, drilled: dict[str, Any], tmp_path: Path) -> None:
+    with subprocess.Popen(["sleep", "600"], env={**os.environ, MARK: str(cell.folder)}) as stray:
+        blocked = cell.json("down", "--reason", "something of ours still runs", code=3)
+        stray.kill()
+    assert blocked["p17"] == "BLOCKED"
+    cell.fp("up")
     ended = cell.json("down", "--reason", "end of the test")
     assert (ended["p17"], ended["left"]) == ("PASS", [])
     assert ended["phases"] == {"closed": len(SPINE) + 1, "of": len(ORDER)}
     assert state_of(cell, ended["run"], "P17") == "PASS"
-    assert "verdict_sha256" in cell.fp("evidence", "show", "addendum", ended["run"])
+    last = f"{phase_execution_id(ended['run'], 'P17', 2)}/addendum"
+    assert "verdict_sha256" in cell.fp("evidence", "show", last, ended["run"])
     assert cell.json("verify", drilled["bundle"])["result"] == "PASS"
     closed = tmp_path / "closed"
     cell.fp("evidence", "export", ended["run"], "--out", str(closed))
     assert cell.json("verify", str(closed))["result"] == "PASS"
-    (addendum,) = closed.rglob("addendum.json")
+    (addendum,) = closed.rglob(f"{last}.json")
     document = json.loads(addendum.read_text())
     addendum.write_text(json.dumps(document | {"signature": "0" * 128}, sort_keys=True, separators=(",", ":")))
     assert "DFULL-RUN-B17.1" in {fault["blocker"] for fault in cell.json("verify", str(closed), code=1)["mismatches"]}

@@ -10,11 +10,12 @@ from fp_contracts.control import GateBlocked, GatePassed
 from fp_contracts.fold import RunState, fold
 from fp_contracts.ids import phase_execution_id
 from fp_contracts.phases import ORDER, PHASES
-from fp_operator import bundles, handles, mesh, namespace, pinning, signing, substrate, teardown
+from fp_operator import bundles, handles, mesh, namespace, pinning, resuming, signing, substrate, teardown
 from fp_operator.ending import end_noted, tear_down
 from fp_operator.namespace import Namespace
 from fp_operator.rereading import recorded, reread
 from fp_operator.residue import processes, scan
+from fp_operator.resuming import Reset
 from fp_operator.runs import Reader, reading
 from fp_operator.stack import OnStep, Supervisor
 from fp_operator.substrate import Environment
@@ -49,7 +50,7 @@ def bring_down(state_dir: Path, actor: str, reason: str, on_step: OnStep) -> End
     if not began:
         return Ended(None, "nothing ran", left)
     if environment is not None and closing.run is not None and closing.p17 in ("PASS", "BLOCKED"):
-        _addendum(open_store(environment.addresses.evidence_url), closing.run, left, state_dir)
+        _addendum(open_store(environment.addresses.evidence_url), closing.run, closing.attempt, left, state_dir)
     return Ended(closing.run, closing.p17, left, closing.closed)
 
 
@@ -62,6 +63,7 @@ class _Closing:
         self._on_step = on_step
         self.run: str | None = None
         self.p17 = "never up"
+        self.attempt = 1
         self.closed = 0
 
     def judge(self) -> None:
@@ -71,8 +73,9 @@ class _Closing:
             if ended:
                 self._on_step("rehearsals", f"{ended} left unfinished, torn down", 0.0)
             state, self.p17 = _close(self._environment, *self._who)
-            self.run = None if state is None else state.platform_run_id
-            self.closed = 0 if state is None else sum(state.passed(phase) for phase in ORDER)
+            if state is not None:
+                self.run, self.attempt = state.platform_run_id, state.attempt_of("P17")
+                self.closed = sum(state.passed(phase) for phase in ORDER)
         self._on_step("P17", self.p17, 0.0)
 
 
@@ -96,10 +99,14 @@ def _close(environment: Environment, actor: str, reason: str) -> tuple[RunState 
         if state.verdict is None:
             _abandon(store, run, actor, reason)
             return state, "OPEN: abandoned without a verdict"
-        if state.state_of("P17") != "OPEN":
-            return state, f"{state.state_of('P17')} before"
+        if state.passed("P17"):
+            return state, "PASS before"
+        if state.state_of("P17") == "BLOCKED":  # what was left may be gone by now: another attempt (spec §6)
+            again = Reset("P17", state.attempt_of("P17") + 1, "service_runtime", ())
+            resuming.resume(environment, state, again, actor, reason)
+            state = reader.state(run)
         closure = _judge(reader, state, store, actor, reason)
-        pinning.publish(environment, state, [(closure, ("P17", "1"))])
+        pinning.publish(environment, state, [(closure, ("P17", str(closure.attempt)))])
         return fold(state, closure), "PASS" if isinstance(closure, GatePassed) else "BLOCKED"
 
 
@@ -147,9 +154,9 @@ def _abandon(store: EvidenceStore, run: str, actor: str, reason: str) -> None:
         put_json(store, key, {"platform_run_id": run, "actor": actor, "reason": reason, "at_us": now_us()})
 
 
-def _addendum(store: EvidenceStore, run: str, left: tuple[str, ...], state_dir: Path) -> None:
+def _addendum(store: EvidenceStore, run: str, attempt: int, left: tuple[str, ...], state_dir: Path) -> None:
     """After the servers stopped: nothing runs, and the teardown's own evidence still reads. Signed over the verdict."""
-    spec, execution = PHASES["P17"], phase_execution_id(run, "P17", 1)
+    spec, execution = PHASES["P17"], phase_execution_id(run, "P17", attempt)
     key = spec.evidence_key(run, execution, "addendum")
     if store.exists(key):
         return

@@ -35,7 +35,8 @@ def plan(state: RunState, phase: str, reset_class: str, image_manifest: str, pro
     if state.header is None:
         raise UserError(what, "the run was never pinned", "start a new run: `fp run`")
     if state.closed or state.stopped:
-        raise UserError(what, "the run is over", "start a new run: `fp run`")
+        fix = "`fp up`, then `fp down` judges it anew" if phase == "P17" else "start a new run: `fp run`"
+        raise UserError(what, "the run is over", fix)
     if state.header.config.image_manifest_digest != image_manifest:
         raise UserError(what, "the build is not the one that the run pinned", "start a new run: `fp run`")
     if state.state_of(phase) != "BLOCKED":
