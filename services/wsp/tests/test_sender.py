@@ -1,12 +1,22 @@
 """One lane's HTTP side against a real loopback server: every reply kind, lost replies, tokens."""
 
+import datetime
+import ssl
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from ipaddress import ip_address
+from pathlib import Path
 
 import orjson
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 
+from fp_runtime.errors import UserError
 from fp_wsp.sender import Reply, Sender
 
 LINES = (b"{}", b"{}")
@@ -40,8 +50,10 @@ def script() -> Script:
     return Script()
 
 
-@pytest.fixture
-def url(script: Script) -> Iterator[str]:
+@contextmanager
+def served(script: Script, tls: ssl.SSLContext | None = None) -> Iterator[int]:
+    """The port of a server that plays the script."""
+
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
         timeout = 5
@@ -62,12 +74,45 @@ def url(script: Script) -> Iterator[str]:
             """Quiet."""
 
     server = HTTPServer(("127.0.0.1", 0), Handler)
+    if tls is not None:
+        server.socket = tls.wrap_socket(server.socket, server_side=True)
     thread = threading.Thread(target=server.serve_forever, args=(0.01,))
     thread.start()
-    yield f"http://127.0.0.1:{server.server_address[1]}"
+    yield server.server_address[1]
     server.shutdown()
     thread.join()
     server.server_close()
+
+
+@pytest.fixture
+def url(script: Script) -> Iterator[str]:
+    with served(script) as port:
+        yield f"http://127.0.0.1:{port}"
+
+
+@pytest.fixture
+def certificate(tmp_path: Path) -> Path:
+    """Key and self-signed certificate of 127.0.0.1 in one file."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "gateway of a test")])
+    now, day = datetime.datetime.now(datetime.UTC), datetime.timedelta(days=1)
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - day)
+        .not_valid_after(now + day)
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    path = tmp_path / "gateway.pem"
+    pem = serialization.Encoding.PEM
+    plain = (serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    path.write_bytes(key.private_bytes(pem, *plain) + made.public_bytes(pem))
+    return path
 
 
 @pytest.fixture
@@ -132,3 +177,43 @@ def test_a_refused_token_is_not_sent_twice(script: Script, sender: Sender) -> No
     sender.post(0, 1, LINES, 5)
     sender.post(0, 1, LINES, 5)
     assert [headers["authorization"] for headers, _ in script.asked] == ["Bearer t0", "Bearer t1"]
+
+
+@pytest.fixture
+def tls_port(script: Script, certificate: Path) -> Iterator[int]:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    with served(script, context) as port:
+        yield port
+
+
+def test_an_https_address_is_spoken_to_in_tls(
+    script: Script, tls_port: int, certificate: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    script.replies = [(200, GOOD)]
+    sender = Sender(f"https://127.0.0.1:{tls_port}", "/v1/events", "run-1", Tokens(), timeout_s=5)
+    assert sender.post(0, 1, LINES, 5).reply is Reply.CLASSED
+    assert script.asked[0][0]["authorization"] == "Bearer t0"
+    sender.close()
+
+
+def test_a_server_that_cannot_prove_who_it_is_gets_no_token(script: Script, tls_port: int) -> None:
+    sender = Sender(f"https://127.0.0.1:{tls_port}", "/v1/events", "run-1", Tokens(), timeout_s=5)
+    answer = sender.post(0, 1, LINES, 5)
+    assert (answer.reply, script.asked) == (Reply.AGAIN, [])
+    assert "CERTIFICATE_VERIFY_FAILED" in answer.detail
+
+
+@pytest.mark.parametrize(
+    ("given", "port"), [("http://ig.example", 80), ("https://ig.example/", 443), ("https://ig.example:8443", 8443)]
+)
+def test_each_scheme_has_its_port(given: str, port: int) -> None:
+    made = Sender(given, "/v1/events", "run-1", Tokens(), timeout_s=1)._connect()
+    assert (made.host, made.port) == ("ig.example", port)
+
+
+@pytest.mark.parametrize("given", ["ftp://ig.example", "ig.example:8080", "//ig.example", ""])
+def test_any_other_scheme_is_a_mistake_of_the_operator(given: str) -> None:
+    with pytest.raises(UserError, match="neither http nor https"):
+        Sender(given, "/v1/events", "run-1", Tokens(), timeout_s=1)

@@ -1,13 +1,17 @@
 """One lane's HTTP side: one keep-alive connection, one request at a time, every reply kind named (dataflow.md §3)."""
 
 import http.client
-from collections.abc import Sequence
+import ssl
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from functools import partial
 from typing import Protocol
 from urllib.parse import urlsplit
 
 import orjson
+
+from fp_runtime.errors import UserError
 
 
 class Reply(Enum):
@@ -46,12 +50,10 @@ class Sender:
     """Posts lines to one URL. No reply, a broken connection or a 5xx is AGAIN: nothing is ever given up here."""
 
     def __init__(self, url: str, path: str, run: str, tokens: Tokens, timeout_s: float) -> None:
-        parts = urlsplit(url)
-        self._host, self._port = parts.hostname or "127.0.0.1", parts.port or 80
+        self._connect = _connector(url, timeout_s)
         self._path = path
         self._run = run
         self._tokens = tokens
-        self._timeout_s = timeout_s
         self._connection: http.client.HTTPConnection | None = None
 
     def post(self, lane: int, first_seq: int, lines: Sequence[bytes], frontier_us: int) -> Answer:
@@ -67,7 +69,7 @@ class Sender:
         }
         try:
             if self._connection is None:
-                self._connection = http.client.HTTPConnection(self._host, self._port, timeout=self._timeout_s)
+                self._connection = self._connect()
             self._connection.request("POST", self._path, b"\n".join(lines), headers)
             response = self._connection.getresponse()
             body = response.read()
@@ -84,6 +86,21 @@ class Sender:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
+
+
+def _connector(url: str, timeout_s: float) -> Callable[[], http.client.HTTPConnection]:
+    """Makes connections to the server of a URL; one of https proves by its certificate who it is."""
+    parts = urlsplit(url)
+    host = parts.hostname or "127.0.0.1"
+    match parts.scheme:
+        case "http":
+            return partial(http.client.HTTPConnection, host, parts.port or 80, timeout=timeout_s)
+        case "https":
+            context = ssl.create_default_context()
+            return partial(http.client.HTTPSConnection, host, parts.port or 443, timeout=timeout_s, context=context)
+        case _:
+            # A bearer token goes with every request: it is sent to nobody by a guess.
+            raise UserError(f"address {url!r}", "its scheme is neither http nor https", "give http://… or https://…")
 
 
 def _read(status: int, body: bytes, lines: int) -> Answer:
