@@ -12,11 +12,12 @@ from starlette.applications import Starlette
 from fp_contracts.envelope import BATCH_LIMIT, BODY_LIMIT, EVENT_LIMIT
 from fp_contracts.ingress import EVENT_CLASSES
 from fp_ig.domain import Admission
-from fp_ig.http import TOKENS_KEPT, Door, Session, build
-from fp_ig.intake import Answer, Batch, Classes, Intake, Problem, Unknown
+from fp_ig.http import Door, Session, build
+from fp_ig.intake import Answer, Batch, Classes, Intake, Unknown
 from fp_ig.lines import Quarantined
 from fp_runtime.health import Health
-from fp_runtime.tokens import Claims, Refusal, TokenRefused, issue, parse_keys
+from fp_runtime.problem import Problem
+from fp_runtime.tokens import Claims, issue, parse_keys
 
 RUN = "platform_20260101T000000Z"
 KEYS = parse_keys("k1:" + "11" * 32)
@@ -226,19 +227,3 @@ def test_a_failure_tells_nothing_about_itself(client: Client, door: Door) -> Non
     assert code(response, 500) == "FAILED"
     assert "Traceback" not in response.text
     assert "broken" not in response.text
-
-
-def test_a_remembered_credential_still_expires_and_still_belongs_to_one_run(door: Door) -> None:
-    soon = bearer(exp_us=1_000)["Authorization"]
-    assert door.claims(soon, RUN, 0) is door.claims(soon, RUN, 999)
-    with pytest.raises(TokenRefused) as expired:
-        door.claims(soon, RUN, 1_000)
-    with pytest.raises(TokenRefused) as elsewhere:
-        door.claims(soon, "platform_20260102T000000Z", 0)
-    assert (expired.value.refusal, elsewhere.value.refusal) == (Refusal.EXPIRED, Refusal.OTHER_RUN)
-
-
-def test_remembered_credentials_are_bounded(door: Door) -> None:
-    for n in range(3 * TOKENS_KEPT):
-        door.claims(bearer(sub=f"s{n}")["Authorization"], RUN, 0)
-    assert len(door._accepted) <= TOKENS_KEPT

@@ -12,13 +12,14 @@ from fp_contracts.ingress import EVENT_CLASSES
 from fp_contracts.records import Pins
 from fp_contracts.topics import INGRESS, TRAFFIC
 from fp_ig.domain import Admission
-from fp_ig.intake import Answer, Batch, Classes, Code, Intake, Problem, Unknown
+from fp_ig.intake import Answer, Batch, Classes, Intake, Unknown
 from fp_ig.records import Stamp
 from fp_ig.resolver import Resolver
 from fp_ig.service import Writer
 from fp_runtime.bus import Record
 from fp_runtime.errors import Fenced, Unavailable
 from fp_runtime.memory import Fault, MemoryBus
+from fp_runtime.problem import Code, Problem
 
 ALL = frozenset(EVENT_CLASSES)
 F = 2_000_000_000_000_000

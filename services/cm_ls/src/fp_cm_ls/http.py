@@ -1,38 +1,28 @@
 """The HTTP side of cm_ls: the external-adjudication API, cases to read, health. Errors are problem+json (RFC 9457)."""
 
 import asyncio
-import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
 
-import orjson
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
 from fp_cm_ls.labeldesk import LabelDesk, LaneBroken
 from fp_cm_ls.openapi import DOCUMENT
-from fp_contracts.envelope import BATCH_LIMIT, BODY_LIMIT
 from fp_runtime.health import Health
-from fp_runtime.problem import on_http, problem
-from fp_runtime.tokens import Claims, Refusal, TokenRefused, authorize
+from fp_runtime.ndjson import Credentials, number, own_routes, read_lines, reply
+from fp_runtime.problem import Code, Problem, Refused, on_http, on_refused
+from fp_runtime.tokens import Refusal
 
 ADJUDICATION = "adjudication"
 T = TypeVar("T")
 Classes = list[tuple[str, str]]
-
-
-class Refused(Exception):
-    """The request gets a problem."""
-
-    def __init__(self, status: int, code: str, detail: str) -> None:
-        super().__init__(detail)
-        self.status, self.code, self.detail = status, code, detail
 
 
 @dataclass(slots=True)
@@ -49,7 +39,7 @@ class Door:
     """What the HTTP side shares with the main thread."""
 
     def __init__(self, keys: Mapping[str, bytes], health: Health, deadline_s: float) -> None:
-        self.keys = keys
+        self.credentials = Credentials(keys)
         self.health = health
         self.deadline_s = deadline_s
         self.session: Session | None = None
@@ -85,7 +75,7 @@ class Door:
 
     def _still(self, session: Session) -> None:
         if self.session is not session or self.failure is not None:
-            raise Refused(503, "NO_OPEN_RUN", "this run is no longer served here")
+            raise Refused(503, Code.NO_OPEN_RUN, "this run is no longer served here")
 
     def _watched(self, work: Future[T]) -> Future[T]:
         """The desk may have committed before it failed: only a restart that reads its state again may go on."""
@@ -107,121 +97,58 @@ def build(door: Door) -> Starlette:
 
     async def cases(request: Request) -> Response:
         session = _session(door)
-        _claims(door, session, request)
+        door.credentials.of(request, session.run)
         found = await asyncio.wrap_future(door.read(session, session.cases))
-        return _json(200, {"cases": found})
+        return reply(200, {"cases": found})
 
     async def case(request: Request) -> Response:
         session = _session(door)
-        _claims(door, session, request)
+        door.credentials.of(request, session.run)
         name = request.path_params["case_id"]
         # The store takes no NUL or lone surrogate, and what it refuses there would end the process.
         plain = name.isascii() and name.isprintable()
         found = await asyncio.wrap_future(door.read(session, partial(session.case, name))) if plain else None
         if found is None:
-            raise Refused(404, "CASE_UNKNOWN", f"no case {name[:64]} in this run")
-        return _json(200, found)
-
-    async def livez(_: Request) -> Response:
-        return _json(200 if door.health.alive() else 503, door.health.snapshot())
-
-    async def readyz(_: Request) -> Response:
-        return _json(200 if door.health.ready() else 503, door.health.snapshot())
-
-    async def openapi(_: Request) -> Response:
-        return _json(200, DOCUMENT)
+            raise Refused(404, Code.CASE_UNKNOWN, f"no case {name[:64]} in this run")
+        return reply(200, found)
 
     return Starlette(
         routes=[
             Route("/v1/adjudications", adjudications, methods=["POST"]),
             Route("/v1/cases", cases),
             Route("/v1/cases/{case_id}", case),
-            Route("/livez", livez),
-            Route("/readyz", readyz),
-            Route("/openapi.json", openapi),
+            *own_routes(door.health, DOCUMENT),
         ],
-        exception_handlers={Refused: _on_refused, HTTPException: on_http, Exception: _on_failure},
+        exception_handlers={Refused: on_refused, HTTPException: on_http, Exception: _on_failure},
     )
 
 
 async def _adjudications(door: Door, request: Request) -> Response:
     session = _session(door)
-    claims = _claims(door, session, request)
+    claims = door.credentials.of(request, session.run)
     if ADJUDICATION not in claims.classes:
-        raise Refused(403, Refusal.SCOPE.value, "this credential may not adjudicate")
-    lines = _lines(await _body(request))
-    first_seq = _number(request, "fp-lane-seq", minimum=1) if lines else 0
-    work = door.take(session, first_seq, lines, _number(request, "fp-frontier"), claims.sub)
+        raise Refused(403, Refusal.SCOPE, "this credential may not adjudicate")
+    lines = await read_lines(request)
+    first_seq = number(request, "fp-lane-seq", minimum=1) if lines else 0
+    work = door.take(session, first_seq, lines, number(request, "fp-frontier"), claims.sub)
     # Not cancelled at the deadline: the batch may be under way, so its result is unknown and not "no".
     waiting = asyncio.wrap_future(work)
     done, _ = await asyncio.wait({waiting}, timeout=door.deadline_s)
     if not done:
         waiting.add_done_callback(lambda late: late.cancelled() or late.exception())
-        return _json(202, {"unknown": True})
+        return reply(202, {"unknown": True})
     try:
-        return _json(200, {"classes": waiting.result()})
+        return reply(200, {"classes": waiting.result()})
     except LaneBroken as error:
         raise Refused(409, error.code, str(error)) from error
 
 
 def _session(door: Door) -> Session:
     if door.session is None or door.failure is not None:
-        raise Refused(503, "NO_OPEN_RUN", "no run is open here")
+        raise Refused(503, Code.NO_OPEN_RUN, "no run is open here")
     return door.session
 
 
-def _claims(door: Door, session: Session, request: Request) -> Claims:
-    try:
-        claims = authorize(door.keys, request.headers.get("authorization"), session.run, time.time_ns() // 1_000)
-        if request.headers.get("fp-run", session.run) != session.run:
-            raise TokenRefused(Refusal.OTHER_RUN)
-    except TokenRefused as refused:
-        raise Refused(refused.status, refused.refusal.value, "this credential is not accepted here") from refused
-    return claims
-
-
-async def _body(request: Request) -> bytes:
-    """The whole body, read no further than it may be long."""
-    chunks, size = [], 0
-    try:
-        async for chunk in request.stream():
-            chunks.append(chunk)
-            size += len(chunk)
-            if size > BODY_LIMIT:
-                raise Refused(413, "BODY_OVER_LIMIT", f"a body has at most {BODY_LIMIT} bytes: split it")
-    except ClientDisconnect as gone:
-        raise Refused(400, "BAD_REQUEST", "the body ended early") from gone
-    return b"".join(chunks)
-
-
-def _lines(body: bytes) -> list[bytes]:
-    """NDJSON lines; the last may lack its newline."""
-    lines = body.split(b"\n")
-    if not lines[-1]:
-        lines.pop()
-    if len(lines) > BATCH_LIMIT:
-        raise Refused(413, "BATCH_OVER_LIMIT", f"a batch has at most {BATCH_LIMIT} lines: split it")
-    return lines
-
-
-def _number(request: Request, name: str, minimum: int = 0) -> int:
-    text = request.headers.get(name, "")
-    if not (text.isascii() and text.isdigit() and len(text) <= 18):
-        raise Refused(400, "BAD_REQUEST", f"header {name} is missing or no whole number")
-    if int(text) < minimum:
-        raise Refused(400, "BAD_REQUEST", f"header {name} is below {minimum}")
-    return int(text)
-
-
-def _json(status: int, value: Any) -> Response:
-    return Response(orjson.dumps(value), status, media_type="application/json")
-
-
-async def _on_refused(_: Request, error: Exception) -> Response:
-    assert isinstance(error, Refused)
-    return problem(error.status, error.code, error.detail)
-
-
-async def _on_failure(_: Request, error: Exception) -> Response:
+async def _on_failure(_: Request, __: Exception) -> Response:
     """The store or the bus did not do it (or it is our bug): the process restarts and the same batch goes again."""
-    return problem(503, "STORE_UNAVAILABLE", "the label store restarts; send the same batch again")
+    return Problem(503, Code.STORE_UNAVAILABLE, "the label store restarts; send the same batch again").response()

@@ -15,7 +15,7 @@ from fp_contracts.topics import INGRESS, pinned
 from fp_ig.adapters import PgStore
 from fp_ig.domain import Admission
 from fp_ig.http import Door, Session, build
-from fp_ig.intake import Code, Intake, Problem
+from fp_ig.intake import Intake
 from fp_ig.proof import Committed, Preflight
 from fp_ig.records import Stamp
 from fp_ig.resolver import Resolver
@@ -29,6 +29,7 @@ from fp_runtime.kafka_rounds import open_rounds
 from fp_runtime.listener import Listener
 from fp_runtime.participant import Evaluate, now_us
 from fp_runtime.postgres import Connection, connect
+from fp_runtime.problem import Code, Problem
 from fp_runtime.tokens import parse_keys
 
 RECONNECT_S = 1.0

@@ -6,32 +6,13 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from enum import StrEnum
 
 from fp_ig.lines import Admissible, Quarantined
+from fp_runtime.problem import Problem
 
 MAX_WAITING = 64
 MAX_GROUP = 16
 EXPECT_S = 0.02  # no sender holds the others up for longer
-
-
-class Code(StrEnum):
-    """Stable codes of problem answers (RFC 9457); those of credentials are tokens.Refusal."""
-
-    NO_OPEN_RUN = "NO_OPEN_RUN"
-    LANE_NOT_HERE = "LANE_NOT_HERE"
-    LANE_SEQ_GAP = "LANE_SEQ_GAP"
-    LANE_SEQ_REUSED = "LANE_SEQ_REUSED"
-    BODY_OVER_LIMIT = "BODY_OVER_LIMIT"
-    BATCH_OVER_LIMIT = "BATCH_OVER_LIMIT"
-    BAD_REQUEST = "BAD_REQUEST"
-    OVERLOADED = "OVERLOADED"
-    STORE_UNAVAILABLE = "STORE_UNAVAILABLE"
-    BUS_UNAVAILABLE = "BUS_UNAVAILABLE"
-    UNRESOLVED = "UNRESOLVED"
-    NOT_CLAIMED = "NOT_CLAIMED"
-    LIVE_NOT_OPEN = "LIVE_NOT_OPEN"
-    FAILED = "FAILED"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,16 +25,6 @@ class Classes:
 @dataclass(frozen=True, slots=True)
 class Unknown:
     """202: claimed, and not yet known to be published: send the same batch again."""
-
-
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """4xx or 5xx: nothing was claimed by this request."""
-
-    status: int
-    code: str
-    detail: str
-    retry_after_s: int | None = None
 
 
 Answer = Classes | Unknown | Problem

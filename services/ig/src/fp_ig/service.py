@@ -12,13 +12,14 @@ from fp_contracts.reasons import LineClass
 from fp_contracts.topics import INGRESS
 from fp_ig import claims, records
 from fp_ig.claims import Known, Lane, Numbered, Part, Recent, Row
-from fp_ig.intake import Answer, Batch, Classes, Code, Intake, Problem, Unknown
+from fp_ig.intake import Answer, Batch, Classes, Intake, Unknown
 from fp_ig.lines import Admissible, Quarantined
 from fp_ig.records import Attempt, Fact, Stamp
 from fp_ig.resolver import Resolver
 from fp_runtime import failpoint
 from fp_runtime.bus import Producer, TopicPartition
 from fp_runtime.errors import Unavailable
+from fp_runtime.problem import Code, Problem
 from fp_runtime.telemetry import Metric, counter, gauge, send_span
 
 RECENT_IDENTITIES = 50_000
