@@ -8,7 +8,7 @@ import pytest
 import schemathesis
 
 from fp_cm_ls.openapi import DOCUMENT as CASES
-from fp_contracts.ingress import EVENT_CLASSES
+from fp_contracts.ingress import ADJUDICATION, CASE_READ, EVENT_CLASSES
 from fp_ig.openapi import DOCUMENT as GATEWAY
 from fp_operator.stack import StackAddresses
 from fp_runtime.deadline import until
@@ -58,13 +58,19 @@ def test_the_gateway_answers_as_documented(case: schemathesis.Case, cell: Cell) 
 
 @cases.parametrize()
 def test_cases_and_labels_answer_as_documented(case: schemathesis.Case, cell: Cell) -> None:
-    validate(case, cell.environ["FP_CM_URL"], bearer("adjudication"))
+    validate(case, cell.environ["FP_CM_URL"], bearer(ADJUDICATION, CASE_READ))
 
 
 @pytest.mark.parametrize("name", ["%00", "a%00b", "%ED%A0%80", "%FF", "x" * 4_000])
 def test_a_case_that_no_store_can_name_is_not_there(cell: Cell, name: str) -> None:
-    found = httpx.get(f"{cell.environ['FP_CM_URL']}/v1/cases/{name}", headers=bearer("adjudication"))
+    found = httpx.get(f"{cell.environ['FP_CM_URL']}/v1/cases/{name}", headers=bearer(CASE_READ))
     assert (found.status_code, found.json()["code"]) == (404, "CASE_UNKNOWN")
+
+
+def test_what_sends_events_reads_no_case(cell: Cell) -> None:
+    for path in ("/v1/cases", "/v1/cases/c1"):
+        found = httpx.get(f"{cell.environ['FP_CM_URL']}{path}", headers=bearer(*EVENT_CLASSES, ADJUDICATION))
+        assert (found.status_code, found.json()["code"]) == (403, "TOKEN_SCOPE")
 
 
 def test_both_serve_their_document_and_have_survived(cell: Cell) -> None:

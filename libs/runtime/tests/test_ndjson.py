@@ -62,12 +62,20 @@ def test_remembered_credentials_are_bounded() -> None:
 
 
 def test_a_request_without_a_good_credential_is_refused() -> None:
-    credentials = Credentials(KEYS)
-    assert credentials.of(request(authorization=bearer(), fp_run=RUN), RUN).sub == "wsp"
-    assert refusal(lambda: credentials.of(request(), RUN)) == (401, "TOKEN_MISSING")
-    assert refusal(lambda: credentials.of(request(authorization=bearer(exp_us=1)), RUN)) == (401, "TOKEN_EXPIRED")
+    credentials, scope = Credentials(KEYS), {"traffic_fraud"}
+    assert credentials.of(request(authorization=bearer(), fp_run=RUN), RUN, scope).sub == "wsp"
+    assert refusal(lambda: credentials.of(request(), RUN, scope)) == (401, "TOKEN_MISSING")
+    late = request(authorization=bearer(exp_us=1))
+    assert refusal(lambda: credentials.of(late, RUN, scope)) == (401, "TOKEN_EXPIRED")
     other = request(authorization=bearer(), fp_run=OTHER_RUN)
-    assert refusal(lambda: credentials.of(other, RUN)) == (403, "TOKEN_OTHER_RUN")
+    assert refusal(lambda: credentials.of(other, RUN, scope)) == (403, "TOKEN_OTHER_RUN")
+
+
+@pytest.mark.parametrize("classes", [(), ("case_read",), ("traffic_fraud_2",), ("traffic",)])
+def test_a_credential_opens_only_what_it_names(classes: tuple[str, ...]) -> None:
+    asked = request(authorization=bearer(classes=classes))
+    for scope in ({"traffic_fraud"}, {"adjudication", "traffic_fraud"}, set[str]()):
+        assert refusal(lambda scope=scope: Credentials(KEYS).of(asked, RUN, scope)) == (403, "TOKEN_SCOPE")
 
 
 def test_lines_are_cut_at_newlines_wherever_the_chunks_end() -> None:

@@ -8,9 +8,10 @@ from typing import Any
 import httpx
 import pytest
 
-from fp_cm_ls.http import ADJUDICATION, Door, Session, build
+from fp_cm_ls.http import Door, Session, build
 from fp_cm_ls.labeldesk import LaneBroken
 from fp_contracts.envelope import BATCH_LIMIT, BODY_LIMIT
+from fp_contracts.ingress import ADJUDICATION, CASE_READ, EVENT_CLASSES
 from fp_runtime.deadline import until
 from fp_runtime.errors import Unavailable
 from fp_runtime.health import Health
@@ -44,6 +45,10 @@ def _raise(error: Exception) -> Callable[[], None]:
 def bearer(**changes: Any) -> dict[str, str]:
     claims = Claims(kid="k1", sub="wsp", run=RUN, classes=(ADJUDICATION,), exp_us=2**62)
     return {"Authorization": f"Bearer {issue(KEYS, claims.model_copy(update=changes))}"}
+
+
+def reader(**changes: Any) -> dict[str, str]:
+    return bearer(**{"sub": "analyst", "classes": (CASE_READ,)} | changes)
 
 
 @pytest.fixture
@@ -107,6 +112,20 @@ def test_what_is_wrong_with_a_request_is_named(
 
 
 @pytest.mark.parametrize(
+    ("method", "path", "own"),
+    [("POST", "/v1/adjudications", ADJUDICATION), ("GET", "/v1/cases", CASE_READ), ("GET", "/v1/cases/c1", CASE_READ)],
+)
+def test_each_route_opens_by_its_own_class_and_by_no_other(
+    door: Door, desk: Desk, method: str, path: str, own: str
+) -> None:
+    others = {ADJUDICATION, CASE_READ, *EVENT_CLASSES} - {own}
+    for classes in ((), *((other,) for other in sorted(others)), tuple(sorted(others))):
+        assert _code(ask(door, method, path, headers=LANE | bearer(classes=classes))) == (403, "TOKEN_SCOPE"), classes
+    assert desk.taken == []
+    assert ask(door, method, path, headers=LANE | bearer(classes=(own,))).status_code == 200
+
+
+@pytest.mark.parametrize(
     ("body", "code"),
     [(b"{}\n" * (BATCH_LIMIT + 1), "BATCH_OVER_LIMIT"), (b"x" * (BODY_LIMIT + 1), "BODY_OVER_LIMIT")],
 )
@@ -165,9 +184,9 @@ def test_cases_are_read_beside_a_desk_that_hangs(door: Door, desk: Desk) -> None
     desk.answer = hang
     door.deadline_s = 0.05
     assert post(door).status_code == 202
-    listed = ask(door, "GET", "/v1/cases", headers=bearer())
+    listed = ask(door, "GET", "/v1/cases", headers=reader())
     assert listed.json() == {"cases": [{"case_id": "c1"}]}
-    assert ask(door, "GET", "/v1/cases/c1", headers=bearer()).json() == {"case_id": "c1"}
-    assert _code(ask(door, "GET", "/v1/cases/none", headers=bearer())) == (404, "CASE_UNKNOWN")
+    assert ask(door, "GET", "/v1/cases/c1", headers=reader()).json() == {"case_id": "c1"}
+    assert _code(ask(door, "GET", "/v1/cases/none", headers=reader())) == (404, "CASE_UNKNOWN")
     assert _code(ask(door, "GET", "/v1/cases")) == (401, "TOKEN_MISSING")
     released.set()

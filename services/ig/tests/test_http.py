@@ -10,7 +10,7 @@ import pytest
 from starlette.applications import Starlette
 
 from fp_contracts.envelope import BATCH_LIMIT, BODY_LIMIT, EVENT_LIMIT
-from fp_contracts.ingress import EVENT_CLASSES
+from fp_contracts.ingress import ADJUDICATION, CASE_READ, EVENT_CLASSES
 from fp_ig.domain import Admission
 from fp_ig.http import Door, Session, build
 from fp_ig.intake import Answer, Batch, Classes, Intake, Unknown
@@ -123,6 +123,22 @@ def test_the_auth_matrix(client: Client, writer: Writer) -> None:
     assert code(post(bearer() | {"Fp-Run": "platform_20260102T000000Z"}), 403) == "TOKEN_OTHER_RUN"
     assert post(bearer()).json() == {"classes": []}
     assert writer.batches == [], "nothing was claimed"
+
+
+@pytest.mark.parametrize("classes", [(), (CASE_READ,), (ADJUDICATION, CASE_READ), ("events",)])
+@pytest.mark.parametrize("body", [b"", b"{}"])
+def test_who_may_send_no_event_moves_no_lane(
+    client: Client, writer: Writer, classes: tuple[str, ...], body: bytes
+) -> None:
+    response = client.post("/v1/events", content=body, headers=bearer(classes=classes) | LANE)
+    assert code(response, 403) == "TOKEN_SCOPE"
+    assert writer.batches == []
+
+
+@pytest.mark.parametrize("event_class", EVENT_CLASSES)
+def test_one_event_class_is_enough_to_send(client: Client, writer: Writer, event_class: str) -> None:
+    response = client.post("/v1/events", headers=bearer(classes=(event_class,)) | LANE)
+    assert response.json() == {"classes": []}
 
 
 def test_a_watermark_round_needs_no_number(client: Client, writer: Writer) -> None:

@@ -44,3 +44,4 @@ def test_a_token_is_renewed_at_half_its_life_and_when_refused() -> None:
     assert tokens.current() != second
     claims = verify(parse_keys(settings.producer_keys), tokens.current(), at_us)
     assert (claims.run, "adjudication" in claims.classes) == (RUN, True)
+    assert "case_read" not in claims.classes, "who sends payments reads no case"

@@ -109,6 +109,8 @@ INGRESS_TYPES: Mapping[str, IngressType] = MappingProxyType(
     }
 )
 EVENT_CLASSES = tuple(kind.event_class for kind in INGRESS_TYPES.values())
+# The other scopes of a credential: what cm_ls serves, each by its own. No event class opens it.
+ADJUDICATION, CASE_READ = "adjudication", "case_read"
 
 # Law 10: these columns never cross the boundary.
 TRUTH_FIELDS = frozenset(

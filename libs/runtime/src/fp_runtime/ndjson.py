@@ -4,7 +4,7 @@ Everything here refuses by raising problem.Refused.
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import orjson
@@ -40,12 +40,14 @@ class Credentials:
         self._accepted[authorization or ""] = claims
         return claims
 
-    def of(self, request: Request, run: str) -> Claims:
-        """What the credential of a request to this run grants."""
+    def of(self, request: Request, run: str, scope: Collection[str]) -> Claims:
+        """What the credential of a request to this run grants; it must grant one of the classes in `scope`."""
         try:
             claims = self.claims(request.headers.get("authorization"), run, time.time_ns() // 1_000)
             if request.headers.get("fp-run", run) != run:
                 raise TokenRefused(Refusal.OTHER_RUN)
+            if not any(granted in scope for granted in claims.classes):
+                raise TokenRefused(Refusal.SCOPE)
         except TokenRefused as refused:
             raise Refused(refused.status, refused.refusal, "this credential is not accepted here") from refused
         return claims

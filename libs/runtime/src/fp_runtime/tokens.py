@@ -1,4 +1,4 @@
-"""Credentials of producers: short-lived HMAC tokens bound to one run and to event classes (reliability.md §5).
+"""Credentials of producers and readers: short-lived HMAC tokens bound to one run and to classes (reliability.md §5).
 
 Token = base64url(canonical claims) "." base64url(HMAC-SHA256 of those claims under the key named by `kid`), unpadded.
 """
@@ -21,7 +21,7 @@ MAX_TOKEN_CHARS = 4_096
 
 
 class Claims(Closed):
-    """What a token grants: `sub` may send these event classes to this run until `exp_us`."""
+    """What `sub` may do to this run until `exp_us`: the classes are those of fp_contracts.ingress."""
 
     kid: Id
     sub: Id

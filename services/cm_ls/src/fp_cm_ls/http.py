@@ -15,12 +15,11 @@ from starlette.routing import Route
 
 from fp_cm_ls.labeldesk import LabelDesk, LaneBroken
 from fp_cm_ls.openapi import DOCUMENT
+from fp_contracts.ingress import ADJUDICATION, CASE_READ
 from fp_runtime.health import Health
 from fp_runtime.ndjson import Credentials, number, own_routes, read_lines, reply
 from fp_runtime.problem import Code, Problem, Refused, on_http, on_refused
-from fp_runtime.tokens import Refusal
 
-ADJUDICATION = "adjudication"
 T = TypeVar("T")
 Classes = list[tuple[str, str]]
 
@@ -97,13 +96,13 @@ def build(door: Door) -> Starlette:
 
     async def cases(request: Request) -> Response:
         session = _session(door)
-        door.credentials.of(request, session.run)
+        door.credentials.of(request, session.run, {CASE_READ})
         found = await asyncio.wrap_future(door.read(session, session.cases))
         return reply(200, {"cases": found})
 
     async def case(request: Request) -> Response:
         session = _session(door)
-        door.credentials.of(request, session.run)
+        door.credentials.of(request, session.run, {CASE_READ})
         name = request.path_params["case_id"]
         # The store takes no NUL or lone surrogate, and what it refuses there would end the process.
         plain = name.isascii() and name.isprintable()
@@ -125,9 +124,7 @@ def build(door: Door) -> Starlette:
 
 async def _adjudications(door: Door, request: Request) -> Response:
     session = _session(door)
-    claims = door.credentials.of(request, session.run)
-    if ADJUDICATION not in claims.classes:
-        raise Refused(403, Refusal.SCOPE, "this credential may not adjudicate")
+    claims = door.credentials.of(request, session.run, {ADJUDICATION})
     lines = await read_lines(request)
     first_seq = number(request, "fp-lane-seq", minimum=1) if lines else 0
     work = door.take(session, first_seq, lines, number(request, "fp-frontier"), claims.sub)

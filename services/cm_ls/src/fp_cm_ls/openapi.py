@@ -1,6 +1,7 @@
 """The OpenAPI document of the adjudication endpoint."""
 
 from fp_contracts.envelope import BATCH_LIMIT, BODY_LIMIT
+from fp_contracts.ingress import ADJUDICATION, CASE_READ
 from fp_runtime.openapi import (
     BEARER,
     OBJECT,
@@ -14,7 +15,9 @@ from fp_runtime.openapi import (
 )
 
 _RUN = header("Fp-Run", "Run of the credential", {"type": "string"})
-_SECURITY: list[Doc] = [{"producer": []}]
+# The class that a credential must grant; OpenAPI 3.1 names roles here.
+_ADJUDICATES: list[Doc] = [{"producer": [ADJUDICATION]}]
+_READS_CASES: list[Doc] = [{"producer": [CASE_READ]}]
 _NUMBER: Doc = {"type": "integer", "format": "int64", "minimum": 0}
 _CLASSES = ("ACCEPTED", "DUPLICATE", "REJECTED")
 _CASE: Doc = {
@@ -35,7 +38,7 @@ _CASES: Doc = {"type": "object", "required": ["cases"], "properties": {"cases": 
 _ADJUDICATIONS: Doc = {
     "operationId": "adjudicate",
     "summary": f"Up to {BATCH_LIMIT} label assertions or {BODY_LIMIT} bytes; no line = a watermark round",
-    "security": _SECURITY,
+    "security": _ADJUDICATES,
     "parameters": [
         _RUN,
         header("Fp-Lane-Seq", "Number of the first line in the adjudication lane, from 1", _NUMBER),
@@ -50,13 +53,13 @@ _ADJUDICATIONS: Doc = {
 }
 _LIST: Doc = {
     "operationId": "cases",
-    "security": _SECURITY,
+    "security": _READS_CASES,
     "parameters": [_RUN],
     "responses": {"200": json_answer("Open cases first; at most 500", _CASES), **problems("401", "403", "503")},
 }
 _ONE: Doc = {
     "operationId": "case",
-    "security": _SECURITY,
+    "security": _READS_CASES,
     "parameters": [_RUN, {"name": "case_id", "in": "path", "required": True, "schema": {"type": "string"}}],
     "responses": {
         "200": json_answer("The case with its timeline", _CASE),

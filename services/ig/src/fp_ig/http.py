@@ -12,6 +12,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from fp_contracts.envelope import BODY_LIMIT
+from fp_contracts.ingress import EVENT_CLASSES
 from fp_ig.domain import Admission
 from fp_ig.intake import Answer, Batch, Classes, Intake, Unknown
 from fp_ig.openapi import DOCUMENT
@@ -59,7 +60,7 @@ async def _events(door: Door, request: Request) -> Response:
     session = door.session
     if session is None:
         raise Refused(503, Code.NO_OPEN_RUN, "no run is open here", retry_after_s=1)
-    claims = door.credentials.of(request, session.run)
+    claims = door.credentials.of(request, session.run, EVENT_CLASSES)
     with session.intake.expecting():
         batch = await _read(session, claims, request)
         if batch is None:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from fp_contracts.control import WindowEnded
 from fp_contracts.evaluation import Evaluation
 from fp_contracts.fold import RunState
-from fp_contracts.ingress import EVENT_CLASSES
+from fp_contracts.ingress import ADJUDICATION, EVENT_CLASSES
 from fp_contracts.runconfig import RunHeader
 from fp_contracts.waivers import Waiver
 from fp_contracts.windows import FIRST, may_begin, may_prepare
@@ -35,7 +35,6 @@ from fp_wsp.world_check import verify
 from fp_wsp.world_store import World, open_world
 
 log = logger(__name__)
-ADJUDICATION = "adjudication"
 # Labels take effect a delay after they were observed, so nobody waits for a frontier that lags an eighth of it behind.
 LABEL_SLACK = 8
 BEAT_MAX_AGE_US = 30_000_000  # three heartbeats
