@@ -1,10 +1,17 @@
-"""What schemathesis asks of every HTTP surface: bounded, the same examples each time, nothing remembered."""
+"""HTTP surfaces on a real socket, and what schemathesis asks of each: bounded, the same examples each time."""
 
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
+import httpx
 import schemathesis
 from schemathesis import openapi
 from schemathesis.config import SchemathesisConfig
+
+from fp_runtime.deadline import until
+from fp_runtime.listener import Listener
 
 CONFIG: dict[str, Any] = {
     "seed": 7,
@@ -30,3 +37,23 @@ def surface(document: dict[str, Any], opaque: bool = False) -> Any:
 def validate(case: schemathesis.Case, url: str, headers: dict[str, str] | None = None) -> None:
     """Send one request; the answer is as documented, and no 5xx but 501 (not open) or 503 (not now)."""
     case.call_and_validate(base_url=url, headers=headers, timeout=20)
+
+
+@contextmanager
+def served(app: object) -> Iterator[str]:
+    """The application on a free port of loopback, once it answers."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = int(probe.getsockname()[1])
+    url, listener = f"http://127.0.0.1:{port}", Listener(app, "127.0.0.1", port)
+
+    def answers() -> bool:
+        try:
+            return httpx.get(f"{url}/openapi.json").status_code == 200
+        except httpx.TransportError:
+            return False
+
+    until(answers, 20, "the surface answers")
+    yield url
+    listener.check()
+    listener.close()

@@ -1,8 +1,6 @@
 """Every answer of the HTTP surfaces that need no server behind them is one that their OpenAPI document names."""
 
-import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
 
 import httpx
 import pytest
@@ -14,19 +12,17 @@ from fp_mf import serve
 from fp_mf.openapi import describe
 from fp_models import Bundle, load, pack
 from fp_models.logistic import LogisticModel
-from fp_runtime.deadline import until
 from fp_runtime.evidence import FileStore
 from fp_runtime.health import DOCUMENT as HEALTH
 from fp_runtime.health import Health
 from fp_runtime.health import serve as serve_health
-from fp_runtime.listener import Listener
 from fp_verdict.http import serve as serve_page
 from fp_verdict.openapi import DOCUMENT as PAGE
 from fp_verdict.reading import PageDesk
 from fp_verify.log import read_log
 from fp_verify.sample import RUN, green_run
 
-from ..surfaces import surface, validate
+from ..surfaces import served, surface, validate
 
 NAMES = ["amount", "count", "risk"]
 actuator, model, page, process = (
@@ -35,26 +31,6 @@ actuator, model, page, process = (
     surface(PAGE),
     surface(HEALTH),
 )
-
-
-@contextmanager
-def served(app: object) -> Iterator[str]:
-    """The application on a free port of loopback, once it answers."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = int(probe.getsockname()[1])
-    url, listener = f"http://127.0.0.1:{port}", Listener(app, "127.0.0.1", port)
-
-    def answers() -> bool:
-        try:
-            return httpx.get(f"{url}/openapi.json").status_code == 200
-        except httpx.TransportError:
-            return False
-
-    until(answers, 20, "the surface answers")
-    yield url
-    listener.check()
-    listener.close()
 
 
 @pytest.fixture(scope="module")

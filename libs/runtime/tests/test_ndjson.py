@@ -41,7 +41,7 @@ def refusal(ask: Callable[[], object]) -> tuple[int, str]:
 
 
 def lines(*chunks: bytes, **options: int) -> list[bytes]:
-    return asyncio.run(read_lines(request(*chunks), **options))
+    return asyncio.run(read_lines(request(*chunks), within_s=20, **options))
 
 
 def test_a_remembered_credential_still_expires_and_still_belongs_to_one_run() -> None:
@@ -98,6 +98,21 @@ def test_one_line_may_be_longer_where_the_endpoint_says_so() -> None:
     assert lines(b"x" * limit, line_limit=limit) == [b"x" * limit]
     assert refusal(lambda: lines(b"x" * (limit + 1), line_limit=limit)) == (413, "BODY_OVER_LIMIT")
     assert refusal(lambda: lines(b"x" * BODY_LIMIT, b"\ny", line_limit=limit)) == (413, "BODY_OVER_LIMIT")
+
+
+def test_a_body_that_does_not_come_in_time_is_408_and_one_that_breaks_off_400() -> None:
+    async def never() -> dict[str, Any]:
+        await asyncio.Event().wait()
+        return {}
+
+    async def gone() -> dict[str, Any]:
+        return {"type": "http.disconnect"}
+
+    def ask(receive: Callable[[], Any]) -> object:
+        return asyncio.run(read_lines(Request({"type": "http", "method": "POST", "headers": []}, receive), 0.01))
+
+    assert refusal(lambda: ask(never)) == (408, "BODY_LATE")
+    assert refusal(lambda: ask(gone)) == (400, "BAD_REQUEST")
 
 
 @pytest.mark.parametrize("text", ["", "x", "-", "--5", "1.0", "9" * 19, "-1", "\xb2"])

@@ -58,7 +58,7 @@ def desk() -> Desk:
 
 @pytest.fixture
 def door(desk: Desk) -> Iterator[Door]:
-    made = Door(KEYS, Health("cm_ls-0"), deadline_s=5.0)
+    made = Door(KEYS, Health("cm_ls-0"), deadline_s=5.0, body_deadline_s=5.0)
     case = {"c1": {"case_id": "c1"}}
     made.session = Session(RUN, desk, lambda: list(case.values()), case.get)  # type: ignore[arg-type]
     yield made

@@ -70,7 +70,7 @@ class Writer(threading.Thread):
 
 @pytest.fixture
 def door(admission: Admission) -> Door:
-    made = Door(KEYS, Health("ig-0"), deadline_s=5.0)
+    made = Door(KEYS, Health("ig-0"), deadline_s=5.0, body_deadline_s=5.0)
     made.session = Session(RUN, admission, Intake(max_waiting=2))
     return made
 

@@ -3,6 +3,7 @@
 Everything here refuses by raising problem.Refused.
 """
 
+import asyncio
 import time
 from collections.abc import Collection, Mapping
 from typing import Any
@@ -53,9 +54,17 @@ class Credentials:
         return claims
 
 
-async def read_lines(request: Request, line_limit: int = BODY_LIMIT) -> list[bytes]:
-    """The NDJSON lines of a body; the last may lack its newline. A body of one line may have `line_limit` bytes."""
-    lines = (body := await _body(request, line_limit)).split(b"\n")
+async def read_lines(request: Request, within_s: float, line_limit: int = BODY_LIMIT) -> list[bytes]:
+    """The NDJSON lines of a body, the last with or without its newline, once all of it came within `within_s`.
+
+    A body of one line may have `line_limit` bytes.
+    """
+    try:
+        async with asyncio.timeout(within_s):
+            body = await _body(request, line_limit)
+    except TimeoutError as late:
+        raise Refused(408, Code.BODY_LATE, f"the body did not come within {within_s:g} s") from late
+    lines = body.split(b"\n")
     if not lines[-1]:
         lines.pop()
     if len(lines) > BATCH_LIMIT:

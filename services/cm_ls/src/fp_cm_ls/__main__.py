@@ -17,7 +17,8 @@ def main() -> None:
     config, shared = settings.load(CmSettings), member.Shared()
     make = partial(Participant, config, member.evaluators(config), metrics=shared.metrics)
     with running(config, make) as process:
-        door = Door(parse_keys(config.producer_keys), process.health, config.http_deadline_s)
+        keys = parse_keys(config.producer_keys)
+        door = Door(keys, process.health, config.http_deadline_s, config.body_deadline_s)
         listener = Listener(build(door), config.cm_host, config.cm_port)
 
         def stopping() -> bool:

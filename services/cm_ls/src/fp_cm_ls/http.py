@@ -37,10 +37,11 @@ class Session:
 class Door:
     """What the HTTP side shares with the main thread."""
 
-    def __init__(self, keys: Mapping[str, bytes], health: Health, deadline_s: float) -> None:
+    def __init__(self, keys: Mapping[str, bytes], health: Health, deadline_s: float, body_deadline_s: float) -> None:
         self.credentials = Credentials(keys)
         self.health = health
         self.deadline_s = deadline_s
+        self.body_deadline_s = body_deadline_s
         self.session: Session | None = None
         self.failure: BaseException | None = None
         self._desk = ThreadPoolExecutor(1, thread_name_prefix="labels")
@@ -125,7 +126,7 @@ def build(door: Door) -> Starlette:
 async def _adjudications(door: Door, request: Request) -> Response:
     session = _session(door)
     claims = door.credentials.of(request, session.run, {ADJUDICATION})
-    lines = await read_lines(request)
+    lines = await read_lines(request, door.body_deadline_s)
     first_seq = number(request, "fp-lane-seq", minimum=1) if lines else 0
     work = door.take(session, first_seq, lines, number(request, "fp-frontier"), claims.sub)
     # Not cancelled at the deadline: the batch may be under way, so its result is unknown and not "no".

@@ -48,7 +48,7 @@ _ADJUDICATIONS: Doc = {
     "responses": {
         "200": classes_answer("Class and assertion id or reason of every line", _CLASSES),
         "202": json_answer("Not yet known: send the same batch again", OBJECT),
-        **problems("400", "401", "403", "409", "413", "503"),
+        **problems("400", "401", "403", "408", "409", "413", "503"),
     },
 }
 _LIST: Doc = {

@@ -90,7 +90,7 @@ class Gateway:
     def listen(self, health: Health) -> tuple[Door, Listener]:
         """Open the endpoint; it answers 503 until a run is served."""
         settings = self._settings
-        door = Door(self._keys, health, settings.http_deadline_s)
+        door = Door(self._keys, health, settings.http_deadline_s, settings.body_deadline_s)
         port = settings.ig_port or urlsplit(settings.ig_url).port or 80
         health.condition("run", "no run is open")
         return door, Listener(build(door), settings.ig_host, port)

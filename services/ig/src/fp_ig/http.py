@@ -37,10 +37,11 @@ class Session:
 class Door:
     """What the HTTP side shares with the main thread: the session of the open run, None while there is none."""
 
-    def __init__(self, keys: Mapping[str, bytes], health: Health, deadline_s: float) -> None:
+    def __init__(self, keys: Mapping[str, bytes], health: Health, deadline_s: float, body_deadline_s: float) -> None:
         self.credentials = Credentials(keys)
         self.health = health
         self.deadline_s = deadline_s
+        self.body_deadline_s = body_deadline_s
         self.session: Session | None = None
 
 
@@ -62,7 +63,7 @@ async def _events(door: Door, request: Request) -> Response:
         raise Refused(503, Code.NO_OPEN_RUN, "no run is open here", retry_after_s=1)
     claims = door.credentials.of(request, session.run, EVENT_CLASSES)
     with session.intake.expecting():
-        batch = await _read(session, claims, request)
+        batch = await _read(door, session, claims, request)
         if batch is None:
             return reply(200, {"classes": []})  # a credential check that changes nothing
         if not session.intake.offer(batch):
@@ -73,9 +74,9 @@ async def _events(door: Door, request: Request) -> Response:
     return _answered(answer)
 
 
-async def _read(session: Session, claims: Claims, request: Request) -> Batch | None:
+async def _read(door: Door, session: Session, claims: Claims, request: Request) -> Batch | None:
     """The batch of a request; None for one without a lane and without lines."""
-    lines = await read_lines(request, line_limit=HARD_LIMIT)
+    lines = await read_lines(request, door.body_deadline_s, HARD_LIMIT)
     if "fp-lane" not in request.headers:
         if not lines:
             return None

@@ -1,8 +1,9 @@
 """Batches between the HTTP side and the writer: bounded, in order per lane, answered once."""
 
 import threading
+import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -12,7 +13,8 @@ from fp_runtime.problem import Problem
 
 MAX_WAITING = 64
 MAX_GROUP = 16
-EXPECT_S = 0.02  # no sender holds the others up for longer
+EXPECT_S = 0.02  # no take waits longer for requests that are being read
+LATELY_S = 0.2  # and it waits for those alone that began within this time: one that has stopped holds up few takes
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,22 +47,29 @@ class Batch:
 class Intake:
     """Waiting batches. `offer` from any thread, `take` from the writer's."""
 
-    def __init__(self, max_waiting: int = MAX_WAITING) -> None:
+    def __init__(self, max_waiting: int = MAX_WAITING, clock: Callable[[], float] = time.monotonic) -> None:
         self._max_waiting = max_waiting
+        self._clock = clock
         self._waiting: deque[Batch] = deque()
         self._changed = threading.Condition()
-        self._expected = 0
+        self._reading: dict[object, float] = {}  # when each began, in this order
+
+    @property
+    def expected(self) -> int:
+        """Requests that are being read."""
+        return len(self._reading)
 
     @contextmanager
     def expecting(self) -> Iterator[None]:
         """While a request is read: `take` waits a little for what it brings."""
+        request = object()
         with self._changed:
-            self._expected += 1
+            self._reading[request] = self._clock()
         try:
             yield
         finally:
             with self._changed:
-                self._expected -= 1
+                del self._reading[request]
                 self._changed.notify()
 
     def offer(self, batch: Batch) -> bool:
@@ -81,7 +90,7 @@ class Intake:
         with self._changed:
             if self._changed.wait_for(lambda: bool(self._waiting), timeout_s):
                 self._changed.wait_for(lambda: len(self._waiting) >= gather, gather_s)
-                self._changed.wait_for(lambda: len(self._waiting) >= gather or not self._expected, EXPECT_S)
+                self._changed.wait_for(lambda: len(self._waiting) >= gather or not self._more_comes(), EXPECT_S)
             taken: dict[int, Batch] = {}
             rest: deque[Batch] = deque()
             for batch in self._waiting:
@@ -91,6 +100,10 @@ class Intake:
                     taken[batch.lane] = batch
             self._waiting = rest
             return list(taken.values())
+
+    def _more_comes(self) -> bool:
+        newest = next(reversed(self._reading.values()), None)
+        return newest is not None and self._clock() - newest < LATELY_S
 
     def refuse_all(self, problem: Problem) -> None:
         """Answer everything that waits: the run is over."""

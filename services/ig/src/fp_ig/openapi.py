@@ -29,7 +29,7 @@ _EVENTS: Doc = {
     "responses": {
         "200": classes_answer("Class and receipt id or reason of every line", LineClass),
         "202": json_answer("Not yet known to be published: send the same batch again", OBJECT),
-        **problems("400", "401", "403", "409", "413", "421", "429", "500", "501", "503"),
+        **problems("400", "401", "403", "408", "409", "413", "421", "429", "500", "501", "503"),
     },
 }
 
