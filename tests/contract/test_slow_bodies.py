@@ -115,8 +115,8 @@ def test_one_that_has_stopped_holds_nobody_up_even_before_its_deadline(door: gat
 
 
 def test_the_label_desk_waits_no_longer_for_a_body() -> None:
-    door = cases.Door(KEYS, Health("cm_ls-0"), 5.0, body_deadline_s=0.3)
-    door.session = cases.Session(RUN, None, list, lambda _: None)  # type: ignore[arg-type]
+    door = cases.Door(KEYS, Health("cm_ls-0"), 5.0, body_deadline_s=0.3, max_waiting=1)
+    door.session = cases.Session(RUN, None, lambda *_: {}, lambda _: None)  # type: ignore[arg-type]
     with served(cases.build(door)) as url, begun(url, "/v1/adjudications") as connection:
         said = answer(connection)
     assert said.startswith(b"HTTP/1.1 408 ")

@@ -19,6 +19,7 @@ from fp_runtime.tokens import Claims, issue, parse_keys
 
 RUN = "platform_20260101T000000Z"
 KEYS = parse_keys("k1:" + "11" * 32)
+WAITING = 3
 LANE = {"Fp-Run": RUN, "Fp-Lane-Seq": "1", "Fp-Frontier": "5"}
 
 
@@ -47,6 +48,11 @@ def bearer(**changes: Any) -> dict[str, str]:
     return {"Authorization": f"Bearer {issue(KEYS, claims.model_copy(update=changes))}"}
 
 
+def _listed(after: str, limit: int) -> dict[str, Any]:
+    """Stands in for reading.cases; what it was asked is in its answer."""
+    return {"cases": [{"case_id": "c1"}][:limit], "next": f"{after}+{limit}"}
+
+
 def reader(**changes: Any) -> dict[str, str]:
     return bearer(**{"sub": "analyst", "classes": (CASE_READ,)} | changes)
 
@@ -58,9 +64,9 @@ def desk() -> Desk:
 
 @pytest.fixture
 def door(desk: Desk) -> Iterator[Door]:
-    made = Door(KEYS, Health("cm_ls-0"), deadline_s=5.0, body_deadline_s=5.0)
+    made = Door(KEYS, Health("cm_ls-0"), deadline_s=5.0, body_deadline_s=5.0, max_waiting=WAITING)
     case = {"c1": {"case_id": "c1"}}
-    made.session = Session(RUN, desk, lambda: list(case.values()), case.get)  # type: ignore[arg-type]
+    made.session = Session(RUN, desk, _listed, case.get)  # type: ignore[arg-type]
     yield made
     made.shut()
 
@@ -185,8 +191,60 @@ def test_cases_are_read_beside_a_desk_that_hangs(door: Door, desk: Desk) -> None
     door.deadline_s = 0.05
     assert post(door).status_code == 202
     listed = ask(door, "GET", "/v1/cases", headers=reader())
-    assert listed.json() == {"cases": [{"case_id": "c1"}]}
+    assert listed.json() == {"cases": [{"case_id": "c1"}], "next": "+100"}
     assert ask(door, "GET", "/v1/cases/c1", headers=reader()).json() == {"case_id": "c1"}
     assert _code(ask(door, "GET", "/v1/cases/none", headers=reader())) == (404, "CASE_UNKNOWN")
     assert _code(ask(door, "GET", "/v1/cases")) == (401, "TOKEN_MISSING")
+    released.set()
+
+
+def test_a_page_is_asked_for_by_limit_and_after(door: Door) -> None:
+    def page(asked: str) -> httpx.Response:
+        return ask(door, "GET", f"/v1/cases{asked}", headers=reader())
+
+    assert page("?after=c0&limit=7").json()["next"] == "c0+7"
+    assert page("?limit=500").json()["next"] == "+500"
+    for wrong in ("limit=0", "limit=501", "limit=x", "limit=", "limit=-1", "limit=%C2%B2", "after=%00", "after=%FF"):
+        assert _code(page(f"?{wrong}")) == (400, "BAD_REQUEST"), wrong
+    assert door.failure is None
+
+
+def test_a_desk_that_hangs_takes_no_more_than_its_limit(door: Door, desk: Desk) -> None:
+    door.deadline_s = 0.05
+    released, begun = threading.Event(), threading.Event()
+
+    def hang() -> None:
+        begun.set()
+        released.wait(20)
+
+    desk.answer = hang
+    assert post(door).json() == {"unknown": True}
+    assert begun.wait(10)
+    waited = [post(door) for _ in range(WAITING)]
+    assert [_code(one) for one in waited] == [(503, "NOT_CLAIMED")] * WAITING
+    for _ in range(2):
+        refused = post(door)
+        assert _code(refused) == (429, "OVERLOADED")
+        assert refused.headers["retry-after"] == "1"
+    assert ask(door, "GET", "/v1/cases", headers=reader()).status_code == 200
+    released.set()
+    door.deadline_s = 20
+    assert until(lambda: post(door).status_code == 200, 20, "the desk takes again")
+    assert desk.taken == [(1, 2, 5, "wsp")] * 2, "what was withdrawn is never begun"
+
+
+def test_readers_wait_in_a_line_of_their_own_that_ends_too(door: Door, desk: Desk) -> None:
+    door.deadline_s = 0.05
+    released = threading.Event()
+    session = door.session
+    assert session is not None
+    session.cases = lambda *_: {"hung": released.wait(20)}
+
+    def listed() -> httpx.Response:
+        return ask(door, "GET", "/v1/cases", headers=reader())
+
+    assert _code(listed()) == (503, "STORE_UNAVAILABLE")
+    assert [_code(listed()) for _ in range(WAITING)] == [(503, "NOT_CLAIMED")] * WAITING
+    assert _code(listed()) == (429, "OVERLOADED")
+    assert post(door).status_code == 200
     released.set()

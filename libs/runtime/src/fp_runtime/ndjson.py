@@ -6,7 +6,8 @@ Everything here refuses by raising problem.Refused.
 import asyncio
 import time
 from collections.abc import Collection, Mapping
-from typing import Any
+from concurrent.futures import Future
+from typing import Any, TypeVar
 
 import orjson
 from starlette.requests import ClientDisconnect, Request
@@ -19,8 +20,13 @@ from fp_runtime.problem import Code, Refused
 from fp_runtime.tokens import Claims, Refusal, TokenRefused, authorize
 
 TOKENS_KEPT = 64
+T = TypeVar("T")
 _TOO_LONG = f"a body has at most {BODY_LIMIT} bytes: split it"
 _TOO_MANY = f"a batch has at most {BATCH_LIMIT} lines: split it"
+
+
+class Late(Exception):
+    """What a request asked for was begun and has not ended: whether it will is not known."""
 
 
 class Credentials:
@@ -86,6 +92,18 @@ async def _body(request: Request, line_limit: int) -> bytes:
     except ClientDisconnect as gone:
         raise Refused(400, Code.BAD_REQUEST, "the body ended early") from gone
     return b"".join(chunks)
+
+
+async def settled(asked: Future[T], within_s: float) -> T:
+    """What came of a request; past the deadline what was not begun is withdrawn (Refused), anything else is Late."""
+    waiting = asyncio.wrap_future(asked)
+    done, _ = await asyncio.wait({waiting}, timeout=within_s)
+    if done:
+        return waiting.result()
+    if asked.cancel():
+        raise Refused(503, Code.NOT_CLAIMED, "the turn of this request did not come in time", retry_after_s=1)
+    waiting.add_done_callback(lambda late: late.cancelled() or late.exception())  # somebody has looked at it
+    raise Late
 
 
 def number(request: Request, name: str, minimum: int = 0) -> int:

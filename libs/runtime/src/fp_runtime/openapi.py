@@ -42,6 +42,11 @@ def header(name: str, text: str, schema: Doc) -> Doc:
     return {"name": name, "in": "header", "required": False, "description": text, "schema": schema}
 
 
+def query(name: str, text: str, schema: Doc) -> Doc:
+    """An optional parameter behind the path."""
+    return {"name": name, "in": "query", "required": False, "description": text, "schema": schema}
+
+
 def health_paths() -> Doc:
     """`/livez` and `/readyz` of fp_runtime.health, and `/openapi.json`."""
     answers = {"200": json_answer("Yes", OBJECT), "503": json_answer("No", OBJECT)}

@@ -18,7 +18,7 @@ def main() -> None:
     make = partial(Participant, config, member.evaluators(config), metrics=shared.metrics)
     with running(config, make) as process:
         keys = parse_keys(config.producer_keys)
-        door = Door(keys, process.health, config.http_deadline_s, config.body_deadline_s)
+        door = Door(keys, process.health, config.http_deadline_s, config.body_deadline_s, config.max_waiting)
         listener = Listener(build(door), config.cm_host, config.cm_port)
 
         def stopping() -> bool:

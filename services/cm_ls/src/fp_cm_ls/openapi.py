@@ -1,5 +1,6 @@
 """The OpenAPI document of the adjudication endpoint."""
 
+from fp_cm_ls.reading import LISTED, MOST_LISTED
 from fp_contracts.envelope import BATCH_LIMIT, BODY_LIMIT
 from fp_contracts.ingress import ADJUDICATION, CASE_READ
 from fp_runtime.openapi import (
@@ -12,6 +13,7 @@ from fp_runtime.openapi import (
     health_paths,
     json_answer,
     problems,
+    query,
 )
 
 _RUN = header("Fp-Run", "Run of the credential", {"type": "string"})
@@ -34,7 +36,14 @@ _CASE: Doc = {
         "timeline": {"type": "array", "items": OBJECT},
     },
 }
-_CASES: Doc = {"type": "object", "required": ["cases"], "properties": {"cases": {"type": "array", "items": _CASE}}}
+_CASES: Doc = {
+    "type": "object",
+    "required": ["cases", "next"],
+    "properties": {
+        "cases": {"type": "array", "items": _CASE, "maxItems": MOST_LISTED},
+        "next": {"type": ["string", "null"], "description": "`after` of the next page; null at the end"},
+    },
+}
 _ADJUDICATIONS: Doc = {
     "operationId": "adjudicate",
     "summary": f"Up to {BATCH_LIMIT} label assertions or {BODY_LIMIT} bytes; no line = a watermark round",
@@ -48,14 +57,21 @@ _ADJUDICATIONS: Doc = {
     "responses": {
         "200": classes_answer("Class and assertion id or reason of every line", _CLASSES),
         "202": json_answer("Not yet known: send the same batch again", OBJECT),
-        **problems("400", "401", "403", "408", "409", "413", "503"),
+        **problems("400", "401", "403", "408", "409", "413", "429", "503"),
     },
 }
+_AFTER = query("after", "The page begins behind this case id", {"type": "string", "pattern": "^[ -~]*$"})
+_LIMIT = query(
+    "limit",
+    "How many cases the page may have",
+    {"type": "integer", "minimum": 1, "maximum": MOST_LISTED, "default": LISTED},
+)
 _LIST: Doc = {
     "operationId": "cases",
+    "summary": "Cases by id, page by page: each that was there at the first page comes once",
     "security": _READS_CASES,
-    "parameters": [_RUN],
-    "responses": {"200": json_answer("Open cases first; at most 500", _CASES), **problems("401", "403", "503")},
+    "parameters": [_RUN, _AFTER, _LIMIT],
+    "responses": {"200": json_answer("One page", _CASES), **problems("400", "401", "403", "429", "503")},
 }
 _ONE: Doc = {
     "operationId": "case",
@@ -63,7 +79,7 @@ _ONE: Doc = {
     "parameters": [_RUN, {"name": "case_id", "in": "path", "required": True, "schema": {"type": "string"}}],
     "responses": {
         "200": json_answer("The case with its timeline", _CASE),
-        **problems("401", "403", "404", "503"),
+        **problems("401", "403", "404", "429", "503"),
     },
 }
 

@@ -1,25 +1,31 @@
-"""Cases as JSON for people and tools: the list, and one case with its timeline."""
+"""Cases as JSON for people and tools: the list by pages, and one case with its timeline."""
 
 from typing import Any
 
 from fp_cm_ls.domain import Entry, Kind, fold_all
 from fp_runtime.postgres import Connection
 
-LISTED = 500
+LISTED, MOST_LISTED = 100, 500
 
 
-def cases(conn: Connection, run: str) -> list[dict[str, Any]]:
-    """Open cases first, then by amount; at most 500."""
-    files = conn.execute("SELECT case_id, account_id, opened_us FROM cm.case_file WHERE run = %s", (run,)).fetchall()
+def cases(conn: Connection, run: str, after: str, limit: int) -> dict[str, Any]:
+    """The first `limit` cases behind the id `after`, by id; `next` is the `after` of the next page, None at the end."""
+    files = conn.execute(
+        "SELECT case_id, account_id, opened_us FROM cm.case_file WHERE run = %s AND case_id > %s"
+        " ORDER BY case_id LIMIT %s",
+        (run, after, limit + 1),
+    ).fetchall()
+    page = files[:limit]
     rows = conn.execute(
-        "SELECT case_id, kind, ref, event_us, detail FROM cm.timeline WHERE run = %s ORDER BY case_id, n", (run,)
+        "SELECT case_id, kind, ref, event_us, detail FROM cm.timeline WHERE run = %s AND case_id = ANY(%s)"
+        " ORDER BY case_id, n",
+        (run, [case_id for case_id, *_ in page]),
     ).fetchall()
     timelines: dict[str, list[Entry]] = {}
     for case_id, *rest in rows:
         timelines.setdefault(case_id, []).append(_entry(case_id, *rest))
-    found = [_summary(timelines.get(case_id, []), case_id, *rest) for case_id, *rest in files]
-    found.sort(key=lambda case: (case["status"] != "OPEN", -case["amount_minor"], case["case_id"]))
-    return found[:LISTED]
+    found = [_summary(timelines.get(case_id, []), case_id, *rest) for case_id, *rest in page]
+    return {"cases": found, "next": page[-1][0] if len(files) > limit else None}
 
 
 def case(conn: Connection, run: str, case_id: str) -> dict[str, Any] | None:

@@ -1,6 +1,5 @@
 """The ingest endpoint: credentials, limits, lines; every error is problem+json with a stable code (RFC 9457)."""
 
-import asyncio
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from fp_ig.domain import Admission
 from fp_ig.intake import Answer, Batch, Classes, Intake, Unknown
 from fp_ig.openapi import DOCUMENT
 from fp_runtime.health import Health
-from fp_runtime.ndjson import Credentials, number, own_routes, read_lines, reply
+from fp_runtime.ndjson import Credentials, Late, number, own_routes, read_lines, reply, settled
 from fp_runtime.problem import Code, Problem, Refused, on_http, on_refused
 from fp_runtime.telemetry import Metric, histogram
 from fp_runtime.tokens import Claims
@@ -68,10 +67,7 @@ async def _events(door: Door, request: Request) -> Response:
             return reply(200, {"classes": []})  # a credential check that changes nothing
         if not session.intake.offer(batch):
             raise Refused(429, Code.OVERLOADED, "too many batches wait", retry_after_s=1)
-    began = time.monotonic()
-    answer = await _wait(batch, door.deadline_s)
-    histogram(Metric.INGEST_TIME).record((time.monotonic() - began) * 1_000)
-    return _answered(answer)
+    return _answered(await _answer(batch, door.deadline_s))
 
 
 async def _read(door: Door, session: Session, claims: Claims, request: Request) -> Batch | None:
@@ -99,15 +95,14 @@ def _first_seq(request: Request, has_lines: bool) -> int:
     return number(request, "fp-lane-seq", minimum=1 if has_lines else 0)
 
 
-async def _wait(batch: Batch, deadline_s: float) -> Answer:
-    """The writer's answer; past the deadline a batch that was not begun is withdrawn, else its result is unknown."""
-    waiting = asyncio.wrap_future(batch.answer)
-    done, _ = await asyncio.wait({waiting}, timeout=deadline_s)
-    if done:
-        return waiting.result()
-    if batch.answer.cancel():
-        return Problem(503, Code.NOT_CLAIMED, "the writer did not come to this batch in time", retry_after_s=1)
-    return Unknown()
+async def _answer(batch: Batch, deadline_s: float) -> Answer:
+    began = time.monotonic()
+    try:
+        return await settled(batch.answer, deadline_s)
+    except Late:
+        return Unknown()
+    finally:
+        histogram(Metric.INGEST_TIME).record((time.monotonic() - began) * 1_000)
 
 
 def _answered(answer: Answer) -> Response:
