@@ -1,4 +1,4 @@
-"""sr and wsp write alone: a second process waits and says for whom, and goes on as soon as the first is gone."""
+"""The singletons write alone: a second process waits and says for whom, and goes on as soon as the first is gone."""
 
 import time
 from collections.abc import Iterator
@@ -18,13 +18,14 @@ from .cell import HEX, Cell, free_port, new_cell
 
 pytestmark = pytest.mark.stack
 NAME = "t.sr"
+SINGLETONS = ("sr", "wsp", "verdict", "ofs_trigger")
 TAKEOVER_S = 10.0
 
 
 @pytest.fixture
 def cell(stack: StackAddresses, database: str, topic_prefix: str, tmp_path: Path) -> Iterator[Cell]:
     url = f"http://127.0.0.1:{free_port()}"
-    made = new_cell(stack, database, topic_prefix, tmp_path, ("sr", "wsp"), FP_AUTHORITY_DIGEST=HEX,
+    made = new_cell(stack, database, topic_prefix, tmp_path, SINGLETONS, FP_AUTHORITY_DIGEST=HEX,
                     FP_HANDLES_DIGEST=HEX, FP_IG_URL=url, FP_CM_URL=url)  # fmt: skip
     yield made
     made.stop()
@@ -39,7 +40,7 @@ def waits_for(port: int) -> str | None:
     return None if said is None else str(said)
 
 
-@pytest.mark.parametrize("service", ["sr", "wsp"])
+@pytest.mark.parametrize("service", SINGLETONS)
 def test_a_second_process_waits_and_takes_over_when_the_first_is_killed(cell: Cell, service: str) -> None:
     old, new, port = f"{service}-0", f"{service}-1", {name: free_port() for name in (0, 1)}
     first = cell.start(old, FP_HEALTH_PORT=str(port[0]))

@@ -1,4 +1,8 @@
-"""Leases: one holder at a time, by the database's clock. A holder name must be unique to one process."""
+"""Leases: one holder at a time, by the database's clock.
+
+A holder is an instance, so that its next process goes on at once after a crash. That an instance is one process is
+kept elsewhere: by `writer` for the singletons, by owner epochs for the ordinals.
+"""
 
 from fp_runtime.errors import Fenced
 from fp_runtime.postgres import Connection, Cursor

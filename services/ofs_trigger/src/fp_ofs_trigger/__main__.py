@@ -55,7 +55,7 @@ def main() -> None:
             participants.append(Participant(config, gates, desk.react, events.metrics))
             return participants[0]
 
-        with running(config, make) as process:
+        with running(config, make, alone=True) as process:
             app = adapters.make_app(config, str(folder), events.on_record)
             try:
                 asyncio.run(service.serve(app, process.turn, process.stopping, executor))

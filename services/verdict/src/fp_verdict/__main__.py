@@ -47,7 +47,7 @@ def main() -> None:
     def react(state: RunState) -> Sequence[Event]:
         return (*reporter.react(state), *window.react(state))
 
-    with running(config, lambda: Participant(config, gates, react)) as process:
+    with running(config, lambda: Participant(config, gates, react), alone=True) as process:
         if config.page_port:
             serve(config.page_host, config.page_port, process.participant.state, pages, store)
         while not process.stopping():
