@@ -11,6 +11,7 @@ from fp_runtime import failpoint, logs, telemetry
 from fp_runtime.health import Health, serve
 from fp_runtime.participant import Participant
 from fp_runtime.settings import RuntimeSettings
+from fp_runtime.telemetry import Metric
 from fp_runtime.writer import Writer
 
 _TURN_S = 0.25
@@ -50,6 +51,10 @@ def running(settings: RuntimeSettings, make: Callable[[], Participant], alone: b
     gc.set_threshold(*GC_THRESHOLD)
     logs.configure(settings.instance, settings.log_level)
     exported = telemetry.configure(settings.service, settings.instance, settings.otlp_endpoint)
+    if exported is not None:
+        telemetry.counter(Metric.STARTS).add(1)
+        # At once and not after the first interval: P2 asks of every service whether its telemetry arrives.
+        threading.Thread(target=exported.flush, name="telemetry-first", daemon=True).start()
     failpoint.arm(settings.failpoints)
     stop = threading.Event()
     for name in (signal.SIGTERM, signal.SIGINT):

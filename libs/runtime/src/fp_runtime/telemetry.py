@@ -1,6 +1,5 @@
 """Traces and metrics (OpenTelemetry): every metric is named here; without an endpoint each call is a no-op."""
 
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
@@ -43,12 +42,6 @@ class Metric(StrEnum):
     ACTIVE_BUNDLE = "fp.bundle.active", "1", "1 for the model bundle in use, by reference and the position it is from"
     JOB_PROGRESS = "fp.job.progress", "1", "Steps done of a stage of a learning job; the total is an attribute"
     JOB_QUALITY = "fp.job.quality", "1", "What a learning job found of its result, by measure"
-    ONLINE_WRITTEN = "fp.online.written", "{entry}", "Entries written to the online copy"
-    ONLINE_DROPPED = (
-        "fp.online.dropped",
-        "{entry}",
-        "Entries not written to the online copy because it was down or slow",
-    )
 
 
 class Telemetry:
@@ -87,11 +80,7 @@ def configure(service: str, instance: str, endpoint: str | None) -> Telemetry | 
     exporter = HeardExporter(f"{base}/v1/metrics", preferred_temporality=once_per_set())
     reader = PeriodicExportingMetricReader(exporter, export_interval_millis=_EXPORT_INTERVAL_MS)
     spans = BatchSpanProcessor(OTLPSpanExporter(f"{base}/v1/traces"))
-    telemetry = install(service, instance, reader, spans, lambda: exporter.heard_us)
-    counter(Metric.STARTS).add(1)
-    # At once and not after the first interval: P2 asks of every service whether its telemetry arrives.
-    threading.Thread(target=telemetry.flush, name="telemetry-first", daemon=True).start()
-    return telemetry
+    return install(service, instance, reader, spans, lambda: exporter.heard_us)
 
 
 def once_per_set() -> "dict[type, AggregationTemporality]":

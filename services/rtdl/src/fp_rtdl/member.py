@@ -58,11 +58,20 @@ def serve(settings: RtdlSettings, process: Process, state: RunState, numbers: Nu
                 recovery.check(stage.ingress_offsets())
             if time.monotonic() >= lag_at:
                 lag_at = time.monotonic() + LAG_S
-                numbers.update(stage.metrics(), lag_records=_lag(ingress.ends(resumed), stage.read()))
+                lag = _lag(ingress.ends(resumed), stage.read())
+                numbers.update(stage.metrics(), lag_records=lag, **_copied(online))
         stage.checkpoint()
         numbers.update(stage.metrics())
     if online is not None:
         online.close()
+
+
+def _copied(online: OnlineWriter | None) -> dict[str, int]:
+    """What became of the entries of the online copy: it may lag or lose some, and says so."""
+    if online is None:
+        return {}
+    counts = online.counts()
+    return {"online_written": counts.written, "online_dropped": counts.dropped}
 
 
 def _lag(ends: dict[TopicPartition, int], read: dict[TopicPartition, int]) -> int:
