@@ -11,12 +11,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from fp_contracts.ids import phase_execution_id
 from fp_contracts.phases import ORDER, SPINE
 from fp_contracts.proofs import PROOFS
 from fp_operator.stack import Supervisor, down
+from fp_operator.stack.state import StateFolder
 from fp_operator.stack.tether import MARK
 from fp_runtime.deadline import until
 
@@ -123,6 +125,9 @@ def test_a_payment_can_be_followed_and_every_read_verb_answers(cell: Cell, drill
     assert steps[1]["snapshot_hash"] == steps[2]["snapshot_hash"]
     assert steps[0]["offset"] is not None
     assert cell.json("why", "P12", run)["waits_for"] == []
+    held_up = cell.json("why")
+    assert held_up["phase"] == "P16"
+    assert "fp run --scope full" in held_up["next"]
     assert cell.json("cost", run)["sums_agree"]
     assert {row["lag"] for row in cell.json("lag", run)["stages"]} == {0}
     assert all(row["sha256"] for row in cell.json("evidence", "ls", run)["objects"])
@@ -192,6 +197,10 @@ def test_a_service_of_each_kind_killed_in_mid_run_changes_nothing(cell: Cell, re
     assert second.returncode == 2
     assert f"run {run}: is open" in second.stderr.replace("\n", " ")
     supervisor = Supervisor(cell.folder)
+    cases = f"http://127.0.0.1:{StateFolder(cell.folder).ports()['service:cm_ls']}/v1/cases"
+    for scope, status in (("case_read", 200), ("traffic_fraud", 403)):
+        token = cell.fp("token", scope, "--run", run).strip()
+        assert httpx.get(cases, headers={"Authorization": f"Bearer {token}"}).status_code == status
     for name in KILLED:
         pid = supervisor.pid(name)
         assert pid is not None

@@ -13,6 +13,8 @@ MEMBERS: Mapping[str, int] = {"rtdl": 2, "df": 1, "cm_ls": 1}
 WRITERS = ("ig-0",)
 EMITTERS = ("df", "ofs_trigger")
 """Who sends telemetry to the embedded sink: what proof cells read back, and no more, since every export costs."""
+KEY_HOLDERS = ("wsp", "ig", "cm_ls")
+"""Who signs or checks credentials; nobody else is given the keys."""
 HEALTH = "health:"
 PORTS = ("ig", "cm_ls", "verdict", "actuator", *(f"{HEALTH}{name}" for name in instances(MEMBERS, WRITERS)))
 _PRIORITY = 500
@@ -33,9 +35,10 @@ def make_programs(
     ports: Mapping[str, int],
     password: Callable[[str], str],
     shared: Mapping[str, str],
+    producer_keys: str,
     tracking_url: str = "",
 ) -> list[Program]:
-    """Every service instance of an environment, the actuator and the meter. `shared`: digests and keys for all."""
+    """Every service instance of an environment, the actuator and the meter. `shared`: the digests that all hold."""
     own = {**_own_ports(ports), "ofs_trigger": _read_back(addresses, tracking_url)}
     programs = [actuator(state_dir, ports["actuator"], shared[BUILD])]
     for name in instances(MEMBERS, WRITERS):
@@ -47,6 +50,7 @@ def make_programs(
             **shared,
             **_urls(ports),
             **own.get(service, {}),
+            **({"FP_PRODUCER_KEYS": producer_keys} if service in KEY_HOLDERS else {}),
             "FP_INSTANCE": name,
             "FP_HEALTH_PORT": str(ports[f"{HEALTH}{name}"]),
             "FP_PG_DSN": addresses.pg_dsn_as(role, password(role)),

@@ -7,6 +7,8 @@ from fp_contracts.fold import RunState
 from fp_contracts.phases import ORDER, PHASES
 from fp_operator.corridor import standing
 
+_BEYOND_SPINE = ("P12", "P13", "P14", "P15", "P16")
+
 
 def document(state: RunState) -> dict[str, Any]:
     """{"platform_run_id","profile","scope","verdict","spine_verdict","phases":[…]}; nothing is green by omission."""
@@ -42,6 +44,12 @@ def phase_row(state: RunState, key: str) -> dict[str, Any]:
     }
 
 
+def first_open(state: RunState) -> str:
+    """The phase that holds a run up: the first blocked one, else the first that is not passed, else the last."""
+    blocked = state.blocked()
+    return blocked[0] if blocked else next((key for key in ORDER if not state.passed(key)), ORDER[-1])
+
+
 def why(state: RunState, phase: str) -> dict[str, Any]:
     """Why a phase is not passed: failing predicates, missing entry phases, and the command that goes on."""
     row = phase_row(state, phase)
@@ -63,6 +71,10 @@ def _next(state: RunState, phase: str, waiting: list[str]) -> str:
     if state.passed(phase):
         return "nothing: the phase is closed"
     over = state.closed is not None or state.stopped is not None
+    if phase == "P17" and state.verdict is not None:
+        return "`fp down` judges it" if state.state_of(phase) == "OPEN" else "mend it, `fp up`, then `fp down` again"
+    if over and phase in _BEYOND_SPINE and state.header is not None and state.header.config.scope == "spine":
+        return "the scope of this run is the spine: `fp run --scope full` goes through P12–P15 too"
     if state.state_of(phase) == "BLOCKED" and not over:
         return f"mend what is named above, then: fp resume --from '{phase}' --reason '…'"
     if waiting:

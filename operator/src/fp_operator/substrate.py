@@ -32,6 +32,7 @@ from fp_runtime.postgres import ensure_roles, migrate
 from fp_runtime.settings import RuntimeSettings
 
 MEMORY = "substrate.json"
+KEY_ID = "k1"
 ROLES = tuple(sorted({role_of(service) for service in REQUIRED} | {"fp_operator"}))
 
 
@@ -146,18 +147,20 @@ def _programs(
     state_dir: Path, addresses: StackAddresses, ports: Mapping[str, int], digests: Digests
 ) -> list[Program]:  # fmt: skip
     shared = {
-        "FP_PRODUCER_KEYS": f"k1:{secret_hex(StateFolder(state_dir))}",
         "FP_AUTHORITY_DIGEST": digests.authority,
         "FP_HANDLES_DIGEST": digests.handles,
         BUILD: digests.image_manifest,
     }
     tracking_url = os.environ.get("FP_TRACKING_URL") or store_url(state_dir, "tracking")
-    return make_programs(addresses, state_dir, ports, lambda role: role_password(state_dir, role), shared, tracking_url)
+    keys = producer_keys(StateFolder(state_dir))
+    return make_programs(
+        addresses, state_dir, ports, lambda role: role_password(state_dir, role), shared, keys, tracking_url
+    )  # fmt: skip
 
 
-def secret_hex(folder: StateFolder) -> str:
-    """The key that signs producer tokens, as hex."""
-    return folder.secret("producer_key").encode().hex()
+def producer_keys(folder: StateFolder) -> str:
+    """The keys that sign credentials, as the services' setting has them: kid:hex."""
+    return f"{KEY_ID}:{folder.secret('producer_key').encode().hex()}"
 
 
 def revision_of(root: Path) -> str | None:

@@ -11,7 +11,12 @@ ADDRESSES = StackAddresses(
     "h:1", "postgresql://fp_owner:owner@h:2/fp", "redis://h:3", "file:///e", "file:///a", "file:///o"
 )
 PROGRAMS = make_programs(
-    ADDRESSES, Path("/state"), {name: 100 + n for n, name in enumerate(PORTS)}, lambda role: f"pw-{role}", {BUILD: "b"}
+    ADDRESSES,
+    Path("/state"),
+    {name: 100 + n for n, name in enumerate(PORTS)},
+    lambda role: f"pw-{role}",
+    {BUILD: "b"},
+    "k1:00",
 )
 
 
@@ -29,6 +34,10 @@ def test_each_logs_in_as_its_own_role_and_none_as_the_owner() -> None:
     assert "fp_df:pw-fp_df@" in actions.env["FP_PG_DSN"]
 
 
+def test_only_who_signs_or_checks_credentials_holds_their_keys() -> None:
+    assert {p.name for p in PROGRAMS if "FP_PRODUCER_KEYS" in p.env} == {"wsp-0", "ig-0", "cm_ls-0"}
+
+
 def test_ports_are_given_once_and_a_new_build_is_a_new_program() -> None:
     given = [value for program in PROGRAMS for key, value in program.env.items() if key.endswith("_PORT")]
     assert len(given) == len(set(given))
@@ -40,7 +49,7 @@ def test_the_embedded_sink_hears_what_is_read_back_and_a_collector_of_ones_own_h
 
     def heard(telemetry_url: str | None) -> dict[str, dict[str, str]]:
         found = replace(ADDRESSES, otlp_endpoint="http://h:4", telemetry_url=telemetry_url)
-        programs = make_programs(found, Path("/state"), names, lambda role: role, {BUILD: "b"}, "file:///t")
+        programs = make_programs(found, Path("/state"), names, lambda role: role, {BUILD: "b"}, "k1:00", "file:///t")
         return {program.name: dict(program.env) for program in programs if "FP_OTLP_ENDPOINT" in program.env}
 
     assert heard("file:///s").keys() == {"df-0", "ofs_trigger-0"}

@@ -5,7 +5,19 @@ import sys
 
 import typer
 
-from fp_operator.cli import demo, inside, lifecycle, models, objects, reading, rehearsing, running, waiving, worlds
+from fp_operator.cli import (
+    credentials,
+    demo,
+    inside,
+    lifecycle,
+    models,
+    objects,
+    reading,
+    rehearsing,
+    running,
+    waiving,
+    worlds,
+)
 
 app = typer.Typer(
     name="fp", no_args_is_help=True, add_completion=True, pretty_exceptions_enable=False,
@@ -22,7 +34,7 @@ def options(debug: bool = typer.Option(False, "--debug", help="Show stack traces
 
 for verb in (
     lifecycle.up, lifecycle.down, lifecycle.doctor,
-    running.run, running.watch, running.stop, running.resume, waiving.waive, rehearsing.rehearse,
+    running.run, running.watch, running.stop, running.resume, waiving.waive, credentials.token, rehearsing.rehearse,
     reading.status, reading.why,
     inside.trace, inside.lag, inside.tail, inside.cost, objects.verify, demo.demo,
 ):  # fmt: skip

@@ -23,15 +23,17 @@ def status(run: str | None = RunArgument, output: Format = OutputOption) -> None
 
 
 def why(
-    phase: str = typer.Argument(help="A phase, e.g. P8"),
+    phase: str | None = typer.Argument(None, help="A phase, e.g. P8; the one that holds the run up when left out"),
     run: str | None = RunArgument,
     output: Format = OutputOption,
 ) -> None:
     """Why a phase is not closed: what was observed, what is required, and how to go on."""
     with told():
-        key = phase_key(phase)
+        asked = None if phase is None else phase_key(phase)
         with reading(project.state_dir()) as reader:
-            found = documents.why(reader.state(run), key)
+            state = reader.state(run)
+        key = asked or documents.first_open(state)
+        found = documents.why(state, key)
     if output is Format.JSON:
         emit_json(found)
         return
