@@ -11,7 +11,8 @@ from fp_contracts import control as c
 from fp_contracts.canonical import trusted_bytes
 from fp_contracts.fold import RunState, fold
 from fp_contracts.ids import phase_execution_id
-from fp_contracts.records import CONTROL_TYPES, read_control
+from fp_contracts.phases import ORDER
+from fp_contracts.records import CONTROL_TYPES, RecordError, read_control
 
 RUN = "platform_20260301T080000Z-example"
 EXAMPLES = Path(__file__).parents[3] / "tests" / "contract" / "examples"
@@ -19,6 +20,12 @@ EXAMPLES = Path(__file__).parents[3] / "tests" / "contract" / "examples"
 
 def example(event_type: str) -> c.ControlPayload:
     return read_control(trusted_bytes(json.loads((EXAMPLES / f"{event_type}.json").read_text())))[1]
+
+
+def body(event_type: str, **changes: Any) -> bytes:
+    """The body of an example whose payload says something else."""
+    found = json.loads((EXAMPLES / f"{event_type}.json").read_text())
+    return trusted_bytes(found | {"payload": found["payload"] | changes})
 
 
 def gate(passed: bool, phase: str = "P7", attempt: int = 1, note: str = "") -> c.GatePassed | c.GateBlocked:
@@ -124,3 +131,18 @@ def test_the_first_pin_and_the_newest_posture_count() -> None:
     assert isinstance(pinned, c.RunPinned)
     other = pinned.model_copy(update={"header": pinned.header.model_copy(update={"pin_offset": 99})})
     assert folded(pinned, other).header == pinned.header
+
+
+@pytest.mark.parametrize("event_type", ["phase_opened", "gate_passed", "gate_blocked", "run_resume_requested"])
+def test_a_record_about_a_phase_that_is_not_in_the_registry_breaks_its_contract(event_type: str) -> None:
+    for key in ORDER:
+        assert fold(RunState(RUN), read_control(body(event_type, phase=key))[1]).platform_run_id == RUN
+    for key in ("P99", "", "p7", "P7 "):
+        with pytest.raises(RecordError, match="no such phase"):
+            read_control(body(event_type, phase=key))
+
+
+def test_a_receipt_is_of_a_phase_of_the_registry() -> None:
+    receipt = json.loads((EXAMPLES / "gate_passed.json").read_text())["payload"]["receipt"]
+    with pytest.raises(RecordError, match=r"receipt\.phase"):
+        read_control(body("gate_passed", receipt=receipt | {"phase": "P99"}))

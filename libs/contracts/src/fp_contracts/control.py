@@ -8,6 +8,7 @@ from fp_contracts.control_bundles import BundleApprovalGiven as BundleApprovalGi
 from fp_contracts.control_bundles import BundleRescored as BundleRescored
 from fp_contracts.control_bundles import BundleSwitched as BundleSwitched
 from fp_contracts.envelope import Closed, Hex32, Hex64, Id, TimeUs
+from fp_contracts.phases import PhaseKey
 from fp_contracts.runconfig import RunConfig, RunHeader
 from fp_contracts.scratch import ScratchRun
 
@@ -39,7 +40,7 @@ class Blocker(Closed):
 class Receipt(Closed):
     """A phase's cost-to-outcome receipt (spec §3.4): what it cost, what it proved, what risk it retired."""
 
-    phase: str
+    phase: PhaseKey
     attempt: int
     spend_microusd: int
     first_sample: int
@@ -98,7 +99,7 @@ class PhaseOpened(Closed):
     """A phase's closing evaluation began; never a state of closure."""
 
     type: Literal["phase_opened"] = "phase_opened"
-    phase: str
+    phase: PhaseKey
     attempt: int
     phase_execution_id: Hex32
 
@@ -107,7 +108,7 @@ class GatePassed(Closed):
     """A phase closed on evidence."""
 
     type: Literal["gate_passed"] = "gate_passed"
-    phase: str
+    phase: PhaseKey
     attempt: int
     phase_execution_id: Hex32
     checks: tuple[Check, ...]
@@ -119,7 +120,7 @@ class GateBlocked(Closed):
     """A phase could not close: fail closed, with the blocker codes of the spec."""
 
     type: Literal["gate_blocked"] = "gate_blocked"
-    phase: str
+    phase: PhaseKey
     attempt: int
     phase_execution_id: Hex32
     checks: tuple[Check, ...]
@@ -225,7 +226,7 @@ class RunResumeRequested(Closed):
     """The operator asks for a new attempt from a failed boundary; carries the reset receipt (spec §6)."""
 
     type: Literal["run_resume_requested"] = "run_resume_requested"
-    phase: str
+    phase: PhaseKey
     attempt: int
     reset_class: Literal["service_runtime", "checkpoint", "data_replay"]
     reason: str

@@ -6,6 +6,9 @@ The verdict's expected matrix, the board, `fp why`, the docs and the tests deriv
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import Annotated
+
+from pydantic import AfterValidator, WithJsonSchema
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +90,16 @@ PHASES: Mapping[str, Phase] = MappingProxyType({phase.key: phase for phase in _R
 ORDER = tuple(PHASES)
 SPINE = tuple(phase.key for phase in _REGISTRY if phase.spine)
 VERDICT_INPUTS = tuple(key for key in ORDER if key not in ("P(-1)", "P0", "P16", "P17"))
+
+
+def _known(key: str) -> str:
+    if key not in PHASES:
+        raise ValueError("no such phase")
+    return key
+
+
+PhaseKey = Annotated[str, AfterValidator(_known), WithJsonSchema({"type": "string", "enum": list(ORDER)})]
+"""A field that names a phase of the registry: whoever folds a record may look its phase up."""
 
 
 def blocker_phase(code: str) -> str:

@@ -7,11 +7,13 @@ from fp_contracts.control import ControlPayload, RunPinned
 from fp_contracts.envelope import Envelope
 from fp_contracts.fold import RunState, fold
 from fp_contracts.partition import partition_of
-from fp_contracts.records import Pins, body_of, control_event_id, read_control
+from fp_contracts.records import Pins, RecordError, body_of, control_event_id, read_control
 from fp_contracts.runconfig import RunHeader, config_digest
 from fp_runtime.bus import Consumer, Out, Producer, Record
 from fp_runtime.errors import Unavailable
+from fp_runtime.logs import logger
 
+log = logger(__name__)
 PARTITIONS = topics.TOPICS[topics.CONTROL].partitions
 Event = tuple[ControlPayload, tuple[str, ...]]
 """A control event to publish with the salt of its derived id: what may happen once has one salt."""
@@ -72,10 +74,17 @@ def publish(producer: Producer, pins: Pins, events: Sequence[Event], name: str, 
 
 
 def read(records: Sequence[Record]) -> list[tuple[Record, Envelope, ControlPayload]]:
-    """Decode control records. RecordError for one that breaks its contract: only our own services write here."""
+    """Decode control records. One that breaks its contract is told and passed over: it says nothing, so nothing closes.
+
+    It must not end who reads: every service follows this topic. P16 and `fp verify` name it, and do not pass.
+    """
     decoded = []
     for record in records:
-        envelope, payload = read_control(record.value)
+        try:
+            envelope, payload = read_control(record.value)
+        except RecordError as error:
+            log.error("unreadable_control_record", partition=record.partition, offset=record.offset, why=str(error))
+            continue
         decoded.append((record, envelope, payload))
     return decoded
 

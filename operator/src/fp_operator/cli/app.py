@@ -18,6 +18,7 @@ from fp_operator.cli import (
     waiving,
     worlds,
 )
+from fp_runtime import logs
 
 app = typer.Typer(
     name="fp", no_args_is_help=True, add_completion=True, pretty_exceptions_enable=False,
@@ -46,19 +47,25 @@ app.add_typer(models.models, name="models")
 
 def main() -> None:
     """fp …"""
-    app()
+    _call(sys.argv[1:], "fp")
 
 
 def dev_full_up() -> None:
     """The spec's `dev-full-up`."""
-    app(["up", *sys.argv[1:]], prog_name="dev-full-up")
+    _call(["up", *sys.argv[1:]], "dev-full-up")
 
 
 def dev_full_run() -> None:
     """The spec's `dev-full-run --platform_run_id … --scenario_run_id …`."""
-    app(["run", *sys.argv[1:]], prog_name="dev-full-run")
+    _call(["run", *sys.argv[1:]], "dev-full-run")
 
 
 def dev_full_down() -> None:
     """The spec's `dev-full-down`."""
-    app(["down", *sys.argv[1:]], prog_name="dev-full-down")
+    _call(["down", *sys.argv[1:]], "dev-full-down")
+
+
+def _call(arguments: list[str], name: str) -> None:
+    # What the libraries have to say goes to standard error: standard output is the verb's answer, often JSON.
+    logs.configure("fp", "ERROR")
+    app(arguments, prog_name=name)
