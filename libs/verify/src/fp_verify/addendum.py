@@ -9,7 +9,7 @@ from typing import Any
 
 import orjson
 
-from fp_contracts.canonical import canonical_bytes, digest_of
+from fp_contracts.canonical import canonical_bytes, digest_of, parse_strict
 from fp_contracts.phases import PHASES
 from fp_verify.log import Log, gate_refs
 from fp_verify.sources import Mismatch, Read, name_of
@@ -33,7 +33,7 @@ def addendum_faults(read: Read, log: Log, holds: Holds | None) -> list[Mismatch]
     except KeyError:
         return []
     try:
-        document: dict[str, Any] = orjson.loads(body)
+        document: dict[str, Any] = parse_strict(body)
         digest, signature = document.pop("digest"), document.pop("signature", None)
     except (ValueError, AttributeError, KeyError, TypeError) as error:
         return [Mismatch(key, f"not readable: {type(error).__name__}", UNREADABLE)]
@@ -59,7 +59,7 @@ def _signed(read: Read, log: Log, holds: Holds | None, document: dict[str, Any],
         snapshots = orjson.loads(read(ref.key)) if ref is not None else {}
     except (KeyError, ValueError):
         return False
-    ops = snapshots.get("ops")
+    ops = snapshots.get("ops") if isinstance(snapshots, dict) else None
     key = ops.get("signing_key") if isinstance(ops, dict) else None
     if key is None or holds is None:
         return True

@@ -15,7 +15,7 @@ import orjson
 from fp_contracts.canonical import CanonicalError, canonical_bytes, parse_strict, sha256_hex
 from fp_verify.addendum import Holds
 from fp_verify.check import INCONSISTENT, Result, verify
-from fp_verify.log import Log, LogError, RawRecord, read_log
+from fp_verify.log import Log, RawRecord, read_log
 from fp_verify.sources import Mismatch, blocker_of
 
 INDEX, LOG = "index.json", "control_log.ndjson"
@@ -77,7 +77,7 @@ def verify_bundle(files: Mapping[str, bytes], candidate: str | None = None, hold
         return _failed(Mismatch(INDEX, f"not readable: {type(error).__name__}", INCONSISTENT))
     try:
         log = read_log(run, [_record(line) for line in files[LOG].splitlines()])
-    except (KeyError, LogError, ValueError, TypeError) as error:
+    except (KeyError, ValueError, TypeError, OverflowError) as error:
         return _failed(Mismatch(LOG, f"not readable: {type(error).__name__}", INCONSISTENT))
     result = verify(files.__getitem__, log, candidate, holds)
     known = {mismatch.key for mismatch in result.mismatches}

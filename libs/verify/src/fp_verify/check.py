@@ -1,6 +1,6 @@
 """Verification: from the final verdict to every byte it rests on, recomputed. Identical, or FAIL with a blocker."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,11 +22,15 @@ from fp_verify.sources import (
     check_refs,
     gate_faults,
     governance_faults,
+    later_faults,
     load_documents,
+    no_documents,
+    record_faults,
 )
 from fp_verify.verdict import final_verdict, proof_matrix, source_matrix
 
 INCOMPLETE, INCONSISTENT = PHASES["P16"].blockers
+_MALFORMED = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,14 +51,14 @@ class Recomputed:
     documents: dict[str, Any]
     cells: dict[tuple[str, str], Cell]
     faults: list[Mismatch]
-    objects: int
 
 
 def recompute(read: Read, log: Log, cut: int, metered_microusd: int, torn_down: bool = False) -> Recomputed:
     """Everything that the verdict says, from the records before `cut` and the objects they name."""
     past = log.before(cut)
-    broken = check_refs(read, past.refs(), torn_down)
     documents = load_documents(read, past)
+    broken = check_refs(read, past.refs(), torn_down)
+    broken += no_documents(past, documents, {mismatch.key for mismatch in broken})
     faults = _phase_faults(past, documents, broken)
     cells = all_cells(past, documents, metered_microusd)
     matrices = {
@@ -64,7 +68,7 @@ def recompute(read: Read, log: Log, cut: int, metered_microusd: int, torn_down: 
     }
     gates = [Mismatch(f"gate {m.key}", m.why, m.blocker) for m in faults if m.key not in {b.key for b in broken}]
     held = [m for m in gates if not any(b.blocker == m.blocker for b in broken)]
-    return Recomputed(matrices, cells, broken + held, len({ref.key for _, ref in past.refs()}))
+    return Recomputed(matrices, cells, broken + record_faults(past) + held)
 
 
 def all_cells(log: Log, documents: Documents, metered_microusd: int) -> dict[tuple[str, str], Cell]:
@@ -82,7 +86,7 @@ def _phase_faults(log: Log, documents: Documents, broken: Sequence[Mismatch]) ->
     faults = dict(gate_faults(log))
     for mismatch in broken:
         faults.setdefault(owners[mismatch.key], f"{mismatch.key}: {mismatch.why}")
-    for fault in governance_faults(log, documents):
+    for fault in [*governance_faults(log, documents), *(f"{m.key}: {m.why}" for m in record_faults(log))]:
         faults.setdefault("P11", fault)
     return [Mismatch(phase, why, blocker_of(phase)) for phase, why in faults.items()]
 
@@ -101,17 +105,27 @@ def verify(read: Read, log: Log, candidate: str | None = None, holds: Holds | No
     try:
         recorded = orjson.loads(read(key))
         cut, metered = int(recorded["control_log"]["cut"]), int(recorded["metered_microusd"])
-    except (KeyError, TypeError, ValueError) as error:
-        missing = PHASES["P17"].blockers[1] if torn_down and isinstance(error, KeyError) else INCOMPLETE
-        return _result([*faults, Mismatch(key, f"not readable: {type(error).__name__}", missing)], 0, None)
-    found = recompute(read, log, cut, metered, torn_down)
-    faults += found.faults
-    known = {mismatch.key for mismatch in faults}
-    faults += [m for m in _own_objects(read, log, key, found, torn_down, candidate) if m.key not in known]
+    except _MALFORMED as error:
+        faults += check_refs(read, log.refs(), torn_down)
+        return _result(_with(faults, [Mismatch(key, f"not readable: {type(error).__name__}", INCOMPLETE)]), 0, None)
+    try:
+        found = recompute(read, log, cut, metered, torn_down)
+    except _MALFORMED as error:  # evidence whose hashes hold, in another form than whoever owns it writes
+        why = f"does not recompute: {type(error).__name__} {str(error)[:120]}"
+        return _result([*faults, *check_refs(read, log.refs(), torn_down), Mismatch(key, why, INCONSISTENT)], 0, None)
+    faults = _with([*faults, *found.faults], later_faults(read, log, cut, torn_down))
+    expected = _own_documents(read, log, key, found)
+    faults = _with(faults, _own_faults(read, key, expected, torn_down))
     if candidate is None:
         faults += _announcement(log, found.documents["final_verdict"]) + addendum_faults(read, log, holds)
-    cells = sum(cell.ok for cell in found.cells.values())
-    return _result(faults, found.objects + cells + len(found.documents), found.documents["final_verdict"])
+    objects = {ref.key for _, ref in log.refs()} | expected.keys()
+    return _result(faults, len(objects), found.documents["final_verdict"])
+
+
+def _with(faults: Sequence[Mismatch], more: Sequence[Mismatch]) -> list[Mismatch]:
+    """What is found first about an object is what is said of it."""
+    known = {mismatch.key for mismatch in faults}
+    return [*faults, *(mismatch for mismatch in more if mismatch.key not in known)]
 
 
 def _result(faults: Sequence[Mismatch], objects: int, final: dict[str, Any] | None) -> Result:
@@ -132,22 +146,20 @@ def _published_key(log: Log, faults: list[Mismatch]) -> str | None:
     return published.verdict_ref.key
 
 
-def _own_objects(
-    read: Read, log: Log, key: str, found: Recomputed, torn_down: bool, candidate: str | None
-) -> list[Mismatch]:
-    """P16's three documents and the proof artifacts against what was recomputed, byte for byte."""
-    faults = []
-    if candidate is None and (attempt := log.state.attempts.get("P16")) is not None and attempt.event is not None:
-        faults += check_refs(read, [("P16", ref) for ref in attempt.event.evidence], torn_down)
-    seen = {mismatch.key for mismatch in faults}
+def _own_documents(read: Read, log: Log, key: str, found: Recomputed) -> dict[str, dict[str, Any]]:
+    """Key -> document that P16 must have put there: its three, and the proof artifacts."""
     folder = key.rpartition("/")[0]
     expected = {f"{folder}/{name}.json": document for name, document in found.documents.items()}
     for (lane, proof), cell in found.cells.items():
         if cell.ok or _exists(read, proof_key(log.run, lane, proof)):
             expected[proof_key(log.run, lane, proof)] = cell.document(log.run)
+    return expected
+
+
+def _own_faults(read: Read, key: str, expected: Mapping[str, dict[str, Any]], torn_down: bool) -> list[Mismatch]:
+    """P16's documents and the proof artifacts against what was recomputed, byte for byte."""
+    faults, folder = [], key.rpartition("/")[0]
     for place, document in expected.items():
-        if place in seen:
-            continue
         try:
             same = read(place) == canonical_bytes(document)
         except KeyError:

@@ -21,10 +21,6 @@ REHEARSAL = "rehearsal"
 """Place of a teardown rehearsal's documents, by proof: they belong to no gate either."""
 
 
-class LogError(ValueError):
-    """A record of the run that breaks its contract."""
-
-
 class RawRecord(NamedTuple):
     """One control record as it lay on the topic."""
 
@@ -43,21 +39,39 @@ class Entry:
     payload: c.ControlPayload
 
 
+class Unreadable(NamedTuple):
+    """A record of the run that breaks its contract: it says nothing, and a verdict over it does not hold."""
+
+    offset: int
+    sha256: str
+    why: str
+
+
 @dataclass(frozen=True, slots=True)
 class Log:
-    """The records of a run in order, and what they fold to."""
+    """The records of a run in order, readable or not, and what they fold to."""
 
     run: str
-    entries: tuple[Entry, ...] = field(default_factory=tuple)
+    records: tuple[Entry | Unreadable, ...] = field(default_factory=tuple)
     state: RunState = field(default_factory=lambda: RunState(""))
+
+    @property
+    def entries(self) -> tuple[Entry, ...]:
+        """The records that could be read."""
+        return tuple(record for record in self.records if isinstance(record, Entry))
+
+    @property
+    def unreadable(self) -> tuple[Unreadable, ...]:
+        """Those that could not."""
+        return tuple(record for record in self.records if isinstance(record, Unreadable))
 
     def before(self, cut: int) -> "Log":
         """The log as it was when `cut` was the next offset."""
-        return _folded(self.run, tuple(entry for entry in self.entries if entry.offset < cut))
+        return _folded(self.run, tuple(record for record in self.records if record.offset < cut))
 
     def digest(self) -> str:
         """hex64 over (offset, sha256) of every record."""
-        return digest_of([[entry.offset, entry.sha256] for entry in self.entries])
+        return digest_of([[record.offset, record.sha256] for record in self.records])
 
     def first(self, payload: c.ControlPayload) -> Entry:
         """The first record that says `payload`; KeyError."""
@@ -77,26 +91,27 @@ class Log:
 
 
 def read_log(run: str, records: Iterable[RawRecord]) -> Log:
-    """Decode and fold the records of a run; LogError for an unreadable one, records of other runs are passed over."""
-    entries = []
-    for record in records:
-        if record.key != run.encode():
-            continue
-        try:
-            envelope, payload = read_control(record.value)
-        except RecordError as error:
-            raise LogError(f"offset {record.offset}: {error}") from error
-        if envelope.platform_run_id != run:
-            raise LogError(f"offset {record.offset}: key and envelope name different runs")
-        entries.append(Entry(record.offset, sha256_hex(record.value), envelope.event_id, payload))
-    return _folded(run, tuple(entries))
+    """Decode and fold the records of a run; those of other runs are passed over."""
+    return _folded(run, tuple(_decoded(run, record) for record in records if record.key == run.encode()))
 
 
-def _folded(run: str, entries: tuple[Entry, ...]) -> Log:
+def _decoded(run: str, record: RawRecord) -> Entry | Unreadable:
+    sha256 = sha256_hex(record.value)
+    try:
+        envelope, payload = read_control(record.value)
+    except RecordError as error:
+        return Unreadable(record.offset, sha256, str(error))
+    if envelope.platform_run_id != run:
+        return Unreadable(record.offset, sha256, "key and envelope name different runs")
+    return Entry(record.offset, sha256, envelope.event_id, payload)
+
+
+def _folded(run: str, records: tuple[Entry | Unreadable, ...]) -> Log:
+    log = Log(run, records)
     state = RunState(run)
-    for entry in entries:
+    for entry in log.entries:
         state = fold(state, entry.payload)
-    return Log(run, entries, state)
+    return Log(run, records, state)
 
 
 def _refs_of(payload: c.ControlPayload) -> tuple[tuple[str, c.EvidenceRef], ...]:

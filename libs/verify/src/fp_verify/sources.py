@@ -1,6 +1,6 @@
 """Reads what a control log names and says where it does not hold. Pure but for the `read` that is handed in."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,7 @@ from fp_verify.log import REHEARSAL, WINDOW_REPORT, Documents, Log, gate_refs
 
 Read = Callable[[str], bytes]
 """Key to bytes; KeyError when there is no such object."""
+_GONE = "missing"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,32 +37,69 @@ def check_refs(read: Read, refs: Iterable[tuple[str, c.EvidenceRef]], torn_down:
     """Every reference against its bytes. After a teardown an object that is gone is B17.1, before it its owner's."""
     found = []
     for phase, ref in refs:
-        try:
-            body = read(ref.key)
-        except KeyError:
-            blocker = PHASES["P17"].blockers[1] if torn_down else blocker_of(phase)
-            found.append(Mismatch(ref.key, "missing", blocker))
-            continue
-        if len(body) != ref.size:
-            found.append(Mismatch(ref.key, f"{len(body)} bytes, recorded {ref.size}", blocker_of(phase)))
-        elif sha256_hex(body) != ref.sha256:
-            found.append(Mismatch(ref.key, "sha256 is not the recorded one", blocker_of(phase)))
+        fault = _fault(read, ref)
+        if fault is not None:
+            gone = torn_down and fault == _GONE
+            found.append(Mismatch(ref.key, fault, PHASES["P17"].blockers[1] if gone else blocker_of(phase)))
     return found
 
 
+def _fault(read: Read, ref: c.EvidenceRef) -> str | None:
+    try:
+        body = read(ref.key)
+    except KeyError:
+        return _GONE
+    if len(body) != ref.size:
+        return f"{len(body)} bytes, recorded {ref.size}"
+    return None if sha256_hex(body) == ref.sha256 else "sha256 is not the recorded one"
+
+
+def later_faults(read: Read, log: Log, cut: int, torn_down: bool) -> list[Mismatch]:
+    """What came after `cut`, P16's and P17's gates above all, by the rules that hold before it."""
+    past = log.before(cut)
+    judged, earlier, known = set(past.refs()), gate_faults(past), set(past.unreadable)
+    faults = check_refs(read, [named for named in log.refs() if named not in judged], torn_down)
+    faults += [fault for record, fault in zip(log.unreadable, record_faults(log), strict=True) if record not in known]
+    return faults + [
+        Mismatch(f"gate {phase}", why, blocker_of(phase))
+        for phase, why in gate_faults(log).items() if earlier.get(phase) != why
+    ]  # fmt: skip
+
+
+def record_faults(log: Log) -> list[Mismatch]:
+    """The records of a run that break their contract, by offset."""
+    blocker = PHASES["P16"].blockers[1]
+    return [Mismatch(f"control log, offset {record.offset}", record.why, blocker) for record in log.unreadable]
+
+
 def load_documents(read: Read, log: Log) -> Documents:
-    """(phase, name) -> JSON document of each passed gate; one that is not what the gate names is left out."""
-    documents: dict[tuple[str, str], Any] = {}
-    for place, ref in gate_refs(log.state).items():
-        if not check_refs(read, [(place[0], ref)], torn_down=False):
-            documents[place] = orjson.loads(read(ref.key))
+    """(phase, name) -> JSON object of each passed gate; one that is not what the gate names is left out."""
+    named = dict(gate_refs(log.state))
     for said in log.state.reconciled.values():
-        if said.window == SECOND and not check_refs(read, [("P15", said.report_ref)], torn_down=False):
-            documents[WINDOW_REPORT] = orjson.loads(read(said.report_ref.key))
+        if said.window == SECOND:
+            named[WINDOW_REPORT] = said.report_ref
     for told in log.state.rehearsals[-1:]:
-        if not check_refs(read, [("P16", ref) for ref in (*told.evidence, *told.outlived)], torn_down=False):
-            documents |= {(REHEARSAL, name_of(ref)): orjson.loads(read(ref.key)) for ref in told.evidence}
-    return documents
+        if all(_fault(read, ref) is None for ref in (*told.evidence, *told.outlived)):
+            named |= {(REHEARSAL, name_of(ref)): ref for ref in told.evidence}
+    found = {place: _document(read, ref) for place, ref in named.items() if _fault(read, ref) is None}
+    return {place: document for place, document in found.items() if document is not None}
+
+
+def _document(read: Read, ref: c.EvidenceRef) -> dict[str, Any] | None:
+    try:
+        found = orjson.loads(read(ref.key))
+    except ValueError:
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def no_documents(log: Log, documents: Documents, known: Container[str]) -> list[Mismatch]:
+    """Evidence of passed gates that is as recorded, and no JSON object; `known` = keys that are not as recorded."""
+    missing = {place: ref for place, ref in gate_refs(log.state).items() if place not in documents}
+    return [
+        Mismatch(ref.key, "is no JSON object", blocker_of(phase))
+        for (phase, _), ref in missing.items() if ref.key not in known
+    ]  # fmt: skip
 
 
 def name_of(ref: c.EvidenceRef) -> str:

@@ -62,7 +62,7 @@ def source_matrix(log: Log, cut: int) -> dict[str, Any]:
     return {
         "run": log.run,
         "control_log": {
-            "first": log.entries[0].offset if log.entries else 0, "cut": cut, "records": len(log.entries),
+            "first": log.records[0].offset if log.records else 0, "cut": cut, "records": len(log.records),
             "digest": log.digest(),
         },
         "gates": [
