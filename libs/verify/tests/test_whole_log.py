@@ -183,7 +183,7 @@ ODD: dict[str, bytes] = {"a list": b"[]", "no JSON": b"{", "null": b"null", "bin
 
 
 @pytest.mark.parametrize("name", ODD)
-@pytest.mark.parametrize("phase", ["P2", "P9", "P11"])
+@pytest.mark.parametrize("phase", ["P2", "P9", "P11", "P17"])
 def test_evidence_whose_hash_holds_and_that_is_no_json_object_is_a_fault(
     phase: str, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -198,7 +198,9 @@ def test_evidence_whose_hash_holds_and_that_is_no_json_object_is_a_fault(
         return c.EvidenceRef(key=key, sha256=sha256_hex(body), size=len(body))
 
     monkeypatch.setattr(GreenRun, "put", putting)
-    result = judged(green_run())
+    run = green_run()
+    run.close("P17")
+    result = judged(run)
     assert odd
     assert {(key, "is no JSON object", blocker_of(phase)) for key in odd} <= {
         (m.key, m.why, m.blocker) for m in result.mismatches
@@ -206,13 +208,14 @@ def test_evidence_whose_hash_holds_and_that_is_no_json_object_is_a_fault(
 
 
 @pytest.mark.parametrize(("name", "field"), [("decision_snapshot", "by_policy_rev"), ("reconciliation", "equations")])
-@pytest.mark.parametrize("value", [7, "x", None, [1], {"a": []}])
+@pytest.mark.parametrize("value", [7, "x", None, [1], {"a": []}, 1.5, {"a": 2**64 - 1}])
 def test_evidence_of_another_form_fails_and_does_not_raise(name: str, field: str, value: Any) -> None:
     run = green_run()
     was = next(ref for _, ref in read_log(RUN, run.records).refs() if ref.key.endswith(f"/{name}.json"))
-    now = run.put(was.key, orjson.loads(run.objects[was.key]) | {field: value})
+    body = orjson.dumps(orjson.loads(run.objects[was.key]) | {field: value})
+    run.objects[was.key], now = body, c.EvidenceRef(key=was.key, sha256=sha256_hex(body), size=len(body))
     for at, record in enumerate(run.records):
-        body = record.value.replace(was.sha256.encode(), now.sha256.encode())
+        named = record.value.replace(was.sha256.encode(), now.sha256.encode())
         size = [f'"size":{ref.size}}}'.encode() for ref in (was, now)]
-        run.records[at] = record._replace(value=body if body == record.value else body.replace(*size))
+        run.records[at] = record._replace(value=named if named == record.value else named.replace(*size))
     assert judged(run).result == "FAIL"

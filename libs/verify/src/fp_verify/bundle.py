@@ -17,13 +17,10 @@ from fp_verify.addendum import Holds
 from fp_verify.check import INCONSISTENT, Result, verify
 from fp_verify.log import Log, RawRecord, read_log
 from fp_verify.sources import Mismatch, blocker_of
+from fp_verify.unpacking import BundleError as BundleError
+from fp_verify.unpacking import load as load
 
 INDEX, LOG = "index.json", "control_log.ndjson"
-MAX_BYTES = 4 * 2**30
-
-
-class BundleError(ValueError):
-    """The path is no bundle that can be read at all."""
 
 
 def export(
@@ -51,21 +48,6 @@ def export(
     return len(objects)
 
 
-def load(path: Path) -> dict[str, bytes]:
-    """key -> bytes of every file of a bundle; BundleError."""
-    if path.is_dir():
-        found = (item for item in path.rglob("*") if item.is_file() and not item.is_symlink())
-        return {item.relative_to(path).as_posix(): item.read_bytes() for item in found}
-    try:
-        with tarfile.open(path, "r:gz") as tar:
-            members = [member for member in tar if member.isreg()]
-            if sum(member.size for member in members) > MAX_BYTES:
-                raise BundleError(f"{path}: over {MAX_BYTES} bytes")
-            return {m.name.removeprefix("./"): file.read() for m in members if (file := tar.extractfile(m))}
-    except (OSError, EOFError, tarfile.TarError) as error:
-        raise BundleError(f"{path}: not a bundle ({error})") from error
-
-
 def verify_bundle(files: Mapping[str, bytes], candidate: str | None = None, holds: Holds | None = None) -> Result:
     """Verify a loaded bundle: its index, then the verdict and everything below it. `holds` as in `verify`."""
     try:
@@ -73,6 +55,8 @@ def verify_bundle(files: Mapping[str, bytes], candidate: str | None = None, hold
         run = str(index["platform_run_id"])
         named = {entry["key"]: (entry["sha256"], entry["size"]) for entry in index["files"]}
         canonical = canonical_bytes(index) == files[INDEX]
+        if len(named) != len(index["files"]):
+            raise CanonicalError("a file is named twice")
     except (KeyError, TypeError, CanonicalError) as error:
         return _failed(Mismatch(INDEX, f"not readable: {type(error).__name__}", INCONSISTENT))
     try:

@@ -7,7 +7,7 @@ from typing import Any
 import orjson
 
 from fp_contracts import control as c
-from fp_contracts.canonical import canonical_bytes
+from fp_contracts.canonical import CanonicalError, canonical_bytes
 from fp_contracts.phases import PHASES
 from fp_contracts.proofs import proof_key
 from fp_verify.addendum import Holds, addendum_faults
@@ -165,6 +165,8 @@ def _own_faults(read: Read, key: str, expected: Mapping[str, dict[str, Any]], to
         except KeyError:
             faults.append(Mismatch(place, "missing", PHASES["P17"].blockers[1] if torn_down else INCOMPLETE))
             continue
+        except CanonicalError:  # evidence brought a number in that no document of ours holds
+            same = False
         if not same:
             owner = INCONSISTENT if place.startswith(folder) else INCOMPLETE
             faults.append(Mismatch(place, "is not what the evidence recomputes to", owner))

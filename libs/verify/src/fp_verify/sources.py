@@ -59,6 +59,7 @@ def later_faults(read: Read, log: Log, cut: int, torn_down: bool) -> list[Mismat
     past = log.before(cut)
     judged, earlier, known = set(past.refs()), gate_faults(past), set(past.unreadable)
     faults = check_refs(read, [named for named in log.refs() if named not in judged], torn_down)
+    faults += no_documents(log, load_documents(read, log), {fault.key for fault in faults})
     faults += [fault for record, fault in zip(log.unreadable, record_faults(log), strict=True) if record not in known]
     return faults + [
         Mismatch(f"gate {phase}", why, blocker_of(phase))
