@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from fp_operator import signing
 from fp_operator.pinning import Pinned
 from fp_runtime.bus import Consumer
 from fp_runtime.errors import UserError
-from fp_runtime.evidence import EvidenceStore
+from fp_runtime.evidence import EvidenceKeyError, EvidenceMissing, EvidenceStore
 from fp_verify.bundle import BundleError, export, load, verify_bundle
 from fp_verify.log import RawRecord
 
@@ -43,15 +44,25 @@ def control_records(consumer: Consumer, pinned: Pinned) -> list[RawRecord]:
 
 
 def write(store: EvidenceStore, consumer: Consumer, pinned: Pinned, out: Path) -> int:
-    """Export the run's evidence and control log; number of objects. UserError when the target exists already."""
+    """Export the run's evidence and control log; number of objects. UserError when the target exists already.
+
+    What the log names and the store does not have is left out: `fp verify` says so.
+    """
     if out.exists():
         raise UserError(f"bundle {out}", "exists already", "remove it, or name another one with --out")
     keys = [stored.key for stored in store.list(run_root(pinned.run))]
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        return export(pinned.run, store.get, keys, control_records(consumer, pinned), out)
+        return export(pinned.run, partial(_read, store), keys, control_records(consumer, pinned), out)
     except OSError as error:
         raise UserError(f"bundle {out}", str(error), "choose another place with --out") from error
+
+
+def _read(store: EvidenceStore, key: str) -> bytes:
+    try:
+        return store.get(key)
+    except (EvidenceMissing, EvidenceKeyError) as error:
+        raise KeyError(key) from error
 
 
 def check(bundle: Path) -> dict[str, Any]:

@@ -16,12 +16,15 @@ from fp_runtime.evidence import EvidenceKeyError, EvidenceMissing, EvidenceStore
 
 
 def recorded(state: RunState) -> Mapping[str, str]:
-    """key -> sha256 of every object that a gate, a rehearsal or the verdict of a run names."""
+    """key -> sha256 of every object that the control log of a run names."""
     named = {key: sha256 for key, (_, _, sha256) in bundles.producers(state).items()}
-    named |= {ref.key: ref.sha256 for told in state.rehearsals for ref in (*told.evidence, *told.outlived)}
-    if state.verdict is not None:
-        named[state.verdict.verdict_ref.key] = state.verdict.verdict_ref.sha256
-    return named
+    refs = [ref for told in state.rehearsals for ref in (*told.evidence, *told.outlived)]
+    refs += [ended.ledger_ref for ended in state.windows_ended.values()]
+    refs += [said.report_ref for said in state.reconciled.values()]
+    refs += [asked.receipt_ref for asked in state.resumes]
+    refs += [] if state.header_ref is None else [state.header_ref]
+    refs += [] if state.verdict is None else [state.verdict.verdict_ref]
+    return named | {ref.key: ref.sha256 for ref in refs}
 
 
 def reread(store: EvidenceStore, prefix: str, named: Mapping[str, str]) -> Mapping[str, str | None]:
