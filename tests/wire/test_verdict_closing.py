@@ -105,6 +105,23 @@ def test_p16_closes_on_a_verdict_that_a_second_process_recomputes(
     _verify(run, store, tmp_path, conn)
 
 
+def test_p16_names_a_control_record_that_nobody_can_read(
+    settings: RuntimeSettings, conn: Connection, tmp_path: Path
+) -> None:
+    store = FileStore(tmp_path / "evidence")
+    run = on_the_bus(settings, store)
+    known = state_of(settings)
+    gate_of_p11 = next(r.value for r in reversed(run.records) if b'"type":"gate_passed"' in r.value)
+    odd = RawRecord(len(run.records), RUN.encode(), gate_of_p11.replace(b'"phase":"P11"', b'"phase":"P99"'))
+    publish(settings, [odd])
+    assert state_of(settings) == known
+    reader = partial(open_consumer, settings, "fp.verdict", fetch=FetchProfile.BULK)
+    evaluation = ClosingDesk(conn, store, reader, lambda: NOW_US).evaluate(known)
+    said = {p.name: p.observed for p in evaluation.predicates if not p.ok}
+    assert f"control log, offset {odd.offset}: gate_passed." in said["evidence and gates"]
+    assert "FAIL" in said["verdict recomputed by a second process"]
+
+
 def _verify(run: GreenRun, store: FileStore, tmp_path: Path, conn: Connection) -> None:
     keys = [found.key for found in store.list(f"evidence/runs/{RUN}/")]
     export(RUN, store.get, keys, run.records, tmp_path / "bundle")
