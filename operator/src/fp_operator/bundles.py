@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from dataclasses import asdict
 from functools import partial
-from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +13,11 @@ from fp_operator.pinning import Pinned
 from fp_runtime.bus import Consumer
 from fp_runtime.errors import UserError
 from fp_runtime.evidence import EvidenceKeyError, EvidenceMissing, EvidenceStore
+from fp_runtime.readback import read_back
 from fp_verify.bundle import BundleError, export, load, verify_bundle
 from fp_verify.log import RawRecord
+
+MAX_BUNDLES = 1_000
 
 
 def run_root(run: str) -> str:
@@ -23,24 +25,24 @@ def run_root(run: str) -> str:
     return f"evidence/runs/{run}/"
 
 
+def kept(folder: Path, run: str) -> Path:
+    """Where the bundle goes that is made when a run comes to its verdict."""
+    return folder / "bundles" / f"{run}.tar.gz"
+
+
 def free_name(folder: Path, run: str) -> Path:
     """Where a bundle of the run goes when nobody says: a file that is not there yet."""
-    names = (folder / "bundles" / f"{run}{'' if n == 1 else f'.{n}'}.tar.gz" for n in count(1))
-    return next(name for name in names if not name.exists())
+    names = (kept(folder, run), *(kept(folder, f"{run}.{n}") for n in range(2, MAX_BUNDLES)))
+    found = next((name for name in names if not name.exists()), None)
+    if found is None:
+        raise UserError(f"bundles of {run}", f"there are {MAX_BUNDLES} in {folder}", "name another one with --out")
+    return found
 
 
 def control_records(consumer: Consumer, pinned: Pinned) -> list[RawRecord]:
-    """Every control record of the run's partition from its pin to the end as of now."""
+    """Every control record of the run's partition from its pin to the end as of now. Unavailable as `read_back`."""
     tp = (topics.CONTROL, pinned.partition)
-    end = consumer.ends([tp])[tp]
-    consumer.assign({tp: pinned.offset})
-    found: list[RawRecord] = []
-    position = pinned.offset
-    while position < end:
-        for record in consumer.poll(500, 1.0):
-            position = record.offset + 1
-            found.append(RawRecord(record.offset, record.key or b"", record.value))
-    return found
+    return [RawRecord(r.offset, r.key or b"", r.value) for r in read_back(consumer, {tp: pinned.offset})]
 
 
 def write(store: EvidenceStore, consumer: Consumer, pinned: Pinned, out: Path) -> int:

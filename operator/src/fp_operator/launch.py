@@ -4,6 +4,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
+from fp_contracts.ids import is_hex32, is_run_id
 from fp_contracts.runconfig import Realism, RunConfig
 from fp_df.catalogue import policies
 from fp_operator import mesh, pinning, project, runplan, substrate
@@ -58,6 +59,18 @@ def ready_environment(folder: Path, on_step: OnStep, actor: str = "operator", re
     return substrate.bring_up(folder, root, on_step, actor, reason)
 
 
+def check(order: Order) -> None:
+    """UserError for what can be seen to be wrong before anything is started."""
+    if order.run is not None and not is_run_id(order.run):
+        raise UserError(
+            f"run id {order.run[:60]!r}", "not platform_YYYYMMDDTHHMMSSZ[-suffix]", "leave it out, or mend it"
+        )
+    if order.scenario is not None and not is_hex32(order.scenario):
+        raise UserError(
+            f"scenario id {order.scenario[:60]!r}", "not 32 lower-case hex digits", "leave it out, or mend it"
+        )
+
+
 def plan(environment: Environment, order: Order) -> Planned:
     """The configuration that the order pins. UserError for an unknown world."""
     world = find_world(environment.addresses.oracle_url, order.world)
@@ -75,6 +88,11 @@ def start(environment: Environment, planned: Planned, actor: str, reason: str = 
     """Ask sr for the run. UserError when another one is open: sr would block it, and it would stand in the way."""
     with closing(connect(environment.settings().pg_dsn, "fp-run")) as conn:
         other = openrun.find(conn)
+        known = conn.execute("SELECT 1 FROM ops.gate_closure WHERE run = %s LIMIT 1", (planned.run,)).fetchone()
+    if known is not None and (other is None or other.platform_run_id != planned.run):
+        raise UserError(
+            f"run {planned.run}", "was asked for before, and is over", "leave the id out, or give a new one"
+        )
     if other is not None:
         run = other.platform_run_id
         raise UserError(f"run {run}", "is open, and one goes at a time", f"fp watch {run}, or fp stop {run} --reason …")

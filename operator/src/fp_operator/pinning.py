@@ -8,14 +8,13 @@ from dataclasses import dataclass
 from fp_contracts import control as c
 from fp_contracts import topics
 from fp_contracts.fold import RunState
-from fp_contracts.ids import h32, is_hex32, is_run_id
+from fp_contracts.ids import h32
 from fp_contracts.records import Pins
 from fp_contracts.runconfig import RunConfig, config_digest
 from fp_operator.substrate import Environment
 from fp_runtime import controllog
 from fp_runtime.bus import FetchProfile
 from fp_runtime.controllog import Event
-from fp_runtime.errors import UserError
 from fp_runtime.kafka import open_consumer, open_producer
 from fp_runtime.participant import now_us
 
@@ -46,11 +45,7 @@ def request(
     environment: Environment, run: str, scenario: str, config: RunConfig, actor: str, drills: Sequence[str] = (),
     reason: str = "",
 ) -> Pinned:  # fmt: skip
-    """Ask sr to pin the run. Drills are instance:failpoint:action:N to arm. UserError for ids of a wrong form."""
-    if not is_run_id(run):
-        raise UserError(f"run id {run[:60]!r}", "not platform_YYYYMMDDTHHMMSSZ[-suffix]", "leave it out, or mend it")
-    if not is_hex32(scenario):
-        raise UserError(f"scenario id {scenario[:60]!r}", "not 32 lower-case hex digits", "leave it out, or mend it")
+    """Ask sr to pin the run. Drills are instance:failpoint:action:N to arm."""
     settings = environment.settings()
     pins = Pins(run, scenario, config.manifest_fingerprint, config_digest(config))
     asked = c.RunPinRequested(scenario_run_id=scenario, config=config, actor=actor, reason=reason)

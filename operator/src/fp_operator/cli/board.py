@@ -48,7 +48,8 @@ def _stages(moment: Moment) -> Table:
 
 def _stream(moment: Moment) -> str:
     progress, eta = moment.progress, moment.eta_s()
-    share = f"{progress.ingested:,}" + (f" of {progress.total:,} lines" if progress.total else " lines")
+    ahead = progress.total > progress.ingested
+    share = f"{progress.ingested:,}" + (f" of about {progress.total:,} lines" if ahead else " lines")
     left = f", {eta:.0f} s left" if eta else ""
     return f"{share} in, {moment.rate_per_s():,.0f}/s{left}"
 

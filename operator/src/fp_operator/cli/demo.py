@@ -51,6 +51,7 @@ class Demo:
     def __init__(self, environment: Environment, world: str, scope: str, timeout_s: float) -> None:
         self.environment = environment
         self.peak = memory.Peak(environment.state_dir)
+        self.scope = scope
         self._order = Order(world=world, scope=scope, actor=actor())
         self._timeout_s = timeout_s
 
@@ -118,7 +119,9 @@ def end_left(environment: Environment) -> str | None:
 
 
 def demo(
-    world: str = typer.Option("sample", "--world", help="sample or tiny"),
+    world: str = typer.Option(
+        "sample", "--world", help="sample, or tiny (500 payments: too few frauds for scope full)"
+    ),
     scope: str = typer.Option("full", "--scope", help="full: learns, promotes and decides by it; spine: up to P11"),
     fresh: bool = typer.Option(False, "--fresh", help="Make the undisturbed run anew although one is known"),
     timeout: float = typer.Option(TIMEOUT_S, "--timeout", help="Seconds for each run"),
@@ -195,7 +198,8 @@ def _drilled(demo: Demo, before: Reference, began: float) -> Exit:
         f"time {time.monotonic() - began:.0f} s   runs {before.state.platform_run_id}, {ended.pinned.run}\n"
         f"bundle {bundle}\n"
         f"board http://127.0.0.1:{environment.ports['verdict']}/ (stays up)\n"
-        "next: fp verify, fp status, fp models effect, fp cost, fp trace EVENT_ID, fp down"
+        f"next: fp verify, fp status, {'fp models effect, ' if demo.scope == 'full' else ''}fp cost,"
+        " fp trace EVENT_ID, fp down"
     )
     return exit_code(ended.state, ended.end) if same else Exit.FAIL
 

@@ -54,7 +54,7 @@ def tail(
     n: int = typer.Option(10, "-n", min=1, max=10_000, help="How many of the newest records"),
     output: Format = OutputOption,
 ) -> None:
-    """The newest records of a topic, decoded: one JSON object per line."""
+    """The newest records of a topic, decoded; -o json gives all of them as one document."""
     with told():
         name = lagging.topic_of(topic)
         with reading(project.state_dir()) as reader:
@@ -94,5 +94,5 @@ def cost(run: str | None = RunArgument, output: Format = OutputOption) -> None:
     )
     if document["month"]:
         month = document["month"]
-        screen.print(f"month {month['month']}: {month['spend_microusd'] / 1e6:.4f} of "
+        screen.print(f"month {month['month']}, as the run saw it: {month['spend_microusd'] / 1e6:.4f} of "
                      f"{document['limit_microusd'] / 1e6:.0f} USD, alert {month['alert']}")  # fmt: skip

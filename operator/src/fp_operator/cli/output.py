@@ -98,8 +98,8 @@ def coloured(state: str) -> str:
 def phase_table(phases: list[dict[str, Any]]) -> Table:
     """The phase table of a run."""
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in ("phase", "name", "state", "checks", "seconds", "spend µUSD", "blockers"):
-        justify: Literal["left", "right"] = "right" if heading in ("seconds", "spend µUSD") else "left"
+    for heading in ("phase", "name", "state", "checks", "metered s", "spend µUSD", "blockers"):
+        justify: Literal["left", "right"] = "right" if heading in ("metered s", "spend µUSD") else "left"
         table.add_column(heading, justify=justify, no_wrap=heading in ("phase", "name", "state", "checks"))
     for row in phases:
         codes = ", ".join(sorted({blocker["code"] for blocker in row["blockers"]}))

@@ -82,6 +82,7 @@ def run(
         order = launch.Order(
             world, platform_run_id, scenario_run_id, scope, drill, pace, actor(), reason, runplan.realism_of(realism)
         )  # fmt: skip
+        launch.check(order)
         environment = launch.ready_environment(project.state_dir(), steps(), actor(), reason)
         planned = launch.plan(environment, order)
         if dry_run:
@@ -156,9 +157,12 @@ def approving_too(
 
 
 def keep_bundle(environment: Environment, pinned: Pinned) -> str:
-    """Export the run's bundle beside the state and remember it as the last one; its path."""
+    """The run's bundle beside the state, exported unless it is there; remembered as the last one; its path."""
+    target = bundles.kept(environment.state_dir, pinned.run)
+    if target.exists():
+        project.remember_latest(environment.state_dir, pinned.run, str(target))
+        return str(target)
     store = open_store(environment.addresses.evidence_url)
-    target = bundles.free_name(environment.state_dir, pinned.run)
     consumer = open_consumer(environment.settings(), "fp.operator.read", fetch=FetchProfile.CONTROL)
     try:
         bundles.write(store, consumer, pinned, target)

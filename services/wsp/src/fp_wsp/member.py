@@ -27,6 +27,7 @@ from fp_wsp.adapters import LaneProgress
 from fp_wsp.adjudication import adjudications, with_adjudications
 from fp_wsp.feed import LaneFeed, line_writer
 from fp_wsp.lanes import Numbering, declared, in_window
+from fp_wsp.realism import expected_lines
 from fp_wsp.sender import Sender
 from fp_wsp.service import Board, Stream
 from fp_wsp.settings import WspSettings
@@ -142,6 +143,8 @@ def serve(settings: WspSettings, shared: Shared, store: EvidenceStore, process: 
         participant.wait_until(lambda _: stopping(), process.stopping)
     finally:
         conn.close()
+        # The next run is heard of before it is served: nothing of this one may be told for it.
+        shared.run, shared.board, shared.streaming = "", Board(), False
 
 
 class Prepared(NamedTuple):
@@ -176,7 +179,7 @@ def _stream_window(
 ) -> Mapping[int, int] | None:  # fmt: skip
     """One window to its end; the last sequences of its lanes, None when stopped before."""
     config, run = header.config, header.platform_run_id
-    shared.board.total = 5 * world.manifest.rows
+    shared.board.total = expected_lines(world.manifest.rows, config.realism)
     senders = _senders(settings, config.lanes, run)
     stream = Stream(
         ready.feed, senders, ready.progress, ready.store, shared.board, config.watermark_interval_ms / 1_000,

@@ -17,6 +17,7 @@ from fp_contracts.runconfig import Realism
 from fp_wsp.expand import CONTEXT_PARTS, Event, envelope_of, line_of
 
 PPM = 1_000_000
+LINES_PER_PAYMENT = 5
 COPY_DELAY_US = 5_000_000
 LATE_DELAY_US = 30_000_000
 TEST_PAN = "4111111111111111"
@@ -107,6 +108,12 @@ class Chooser:
 
     def _second_draw(self, event: Event) -> int:
         return (int(event.event_id[16:], 16) + self._salt) & _MASK
+
+
+def expected_lines(payments: int, config: Realism) -> int:
+    """About how many lines a world of so many payments becomes: each disturbance but lateness adds one."""
+    added_ppm = config.duplicate_ppm + config.mutant_ppm + config.poison_ppm
+    return LINES_PER_PAYMENT * payments * (PPM + added_ppm) // PPM
 
 
 def write(event: Event, fate: Fate, pins: Pins) -> bytes:
