@@ -50,6 +50,8 @@ def export(
 
 def verify_bundle(files: Mapping[str, bytes], candidate: str | None = None, holds: Holds | None = None) -> Result:
     """Verify a loaded bundle: its index, then the verdict and everything below it. `holds` as in `verify`."""
+    if INDEX not in files:
+        return _failed(Mismatch(INDEX, "missing, without it nothing is a bundle", INCONSISTENT))
     try:
         index = parse_strict(files[INDEX])
         run = str(index["platform_run_id"])
@@ -58,11 +60,11 @@ def verify_bundle(files: Mapping[str, bytes], candidate: str | None = None, hold
         if len(named) != len(index["files"]):
             raise CanonicalError("a file is named twice")
     except (KeyError, TypeError, CanonicalError) as error:
-        return _failed(Mismatch(INDEX, f"not readable: {type(error).__name__}", INCONSISTENT))
+        return _failed(Mismatch(INDEX, f"not readable: {_told(error)}", INCONSISTENT))
     try:
         log = read_log(run, [_record(line) for line in files[LOG].splitlines()])
     except (KeyError, ValueError, TypeError, OverflowError) as error:
-        return _failed(Mismatch(LOG, f"not readable: {type(error).__name__}", INCONSISTENT))
+        return _failed(Mismatch(LOG, f"not readable: {_told(error)}", INCONSISTENT))
     result = verify(files.__getitem__, log, candidate, holds)
     known = {mismatch.key for mismatch in result.mismatches}
     faults = [fault for fault in _index_faults(files, named, log) if fault.key not in known]
@@ -87,6 +89,12 @@ def _index_faults(files: Mapping[str, bytes], named: Mapping[str, Any], log: Log
         elif len(body) != size or sha256_hex(body) != sha256:
             faults.append(Mismatch(key, "not as the index names it", blocker(key)))
     return faults
+
+
+def _told(error: Exception) -> str:
+    """What is wrong, for people; only what is printable of it."""
+    text = f"it lacks {error}" if isinstance(error, KeyError) else str(error) or type(error).__name__
+    return "".join(c if c.isprintable() else "?" for c in text[:200])
 
 
 def _failed(mismatch: Mismatch) -> Result:
