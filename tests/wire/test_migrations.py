@@ -13,9 +13,13 @@ import psycopg
 import pytest
 from psycopg.conninfo import make_conninfo
 
+from fp_runtime import lease, meter
 from fp_runtime.deadline import until
 from fp_runtime.errors import Unavailable, UserError
 from fp_runtime.postgres import connect, ensure_roles, migrate, transaction, truth_breaches
+from fp_runtime.progress import Advance, Progress
+from fp_runtime.together import Step
+from fp_runtime.truthstage import TruthStage, Write
 
 pytestmark = pytest.mark.stack
 
@@ -90,7 +94,7 @@ def test_a_database_with_records_of_before_the_packs_is_refused_and_one_without_
             script = (folder / "0004_outbox_packs.sql").read_bytes()
             with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState, match="read no more"):
                 conn.execute(script)
-        assert migrate(empty_dsn, []) == ["fp_runtime/0004_outbox_packs.sql"]
+        assert migrate(empty_dsn, []) == ["fp_runtime/0004_outbox_packs.sql", "fp_runtime/0051_member.sql"]
         assert truth_breaches(conn) == []
 
 
@@ -108,6 +112,32 @@ def test_a_kill_in_the_middle_blocks_nobody(
     process.wait()
     package("0001_a.sql", "CREATE SCHEMA wire;")
     assert migrate(empty_dsn, ["wire_package"]) == ["wire_package/0001_a.sql"]
+
+
+def test_a_service_that_joins_later_owns_commits_and_closes_as_the_first_ones(
+    empty_dsn: str, package: Callable[[str, str], None]
+) -> None:
+    role = "fp_wire_newcomer"
+    package(
+        "0001_own.sql",
+        f"SELECT ops.member('{role}'); CREATE SCHEMA newcomer; CREATE TABLE newcomer.fact (n int);"
+        f" SELECT ops.truth('newcomer.fact', '{role}');",
+    )
+    migrate(empty_dsn, ["wire_package"])
+    ensure_roles(empty_dsn, {role: "secret"})
+    with connect(make_conninfo(empty_dsn, user=role, password="secret"), "wire") as conn:
+        stage = TruthStage(conn, "run", "newcomer", "newcomer-0")
+        stage.own([0])
+        row = Step("INSERT INTO newcomer.fact VALUES (%s) RETURNING 1", (7,))
+        stage.commit(Write([Advance(0, 0, 1, b"doc")], [row], [], []), [])
+        assert stage.load(0) == Progress(1, b"doc")
+        assert lease.acquire(conn, "gate", "newcomer-0", 5)
+        with transaction(conn) as cur:
+            assert meter.book(cur, "run", "P5", 1, earliest_open=True).spend_microusd == 0
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            conn.execute("UPDATE ops.outbox SET last_seq = 2")
+    with connect(empty_dsn, "wire") as conn:
+        assert truth_breaches(conn) == []
 
 
 def test_roles_log_in_with_the_last_password(owner_dsn: str) -> None:
