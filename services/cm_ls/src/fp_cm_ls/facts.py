@@ -17,7 +17,7 @@ from fp_runtime.readback import read_back
 
 _COUNTED = {topics.CASE_TRIGGERS: Kind.CASE_TRIGGER, topics.LABELS: Kind.LABEL_ASSERTION}
 
-# Each row: name of a fact and the count behind it; all in one statement, so in one snapshot.
+# Each row: name of a fact and the count behind it.
 _COUNTS = {
     "quarantined": "SELECT count(*) FROM ops.quarantine WHERE run = %(run)s AND stage = 'cm_ls'",
     "trigger_rows": "SELECT count(*) FROM cm.trigger WHERE run = %(run)s",
@@ -68,14 +68,18 @@ def topic_counts(consumer: Consumer, state: RunState, plan: RunPlan) -> dict[Kin
 
 
 def gather(conn: Connection, consumer: Consumer, state: RunState) -> CaseFacts:
-    """All facts of P10 as of now. Topics first, rows behind them: what came in between counts as not yet read."""
+    """All facts of P10 as of now: the topics, then the tables at one moment behind them.
+
+    What came in between counts as not yet read. Rows and position are of one moment: a position that is ahead of the
+    rows would say that all is read while triggers are missing, and that is final.
+    """
     assert state.header is not None
-    run, plan = state.platform_run_id, plan_of(state.header)
+    plan = plan_of(state.header)
     ended, before = lane_ended(conn, state), consumer.ends(plan.starts)
     on_bus = topic_counts(consumer, state, plan)
-    counts = _counts(conn, run)
-    found = progress.load(conn, run, STAGE, 0)
-    position = None if found is None else Position.from_bytes(found.n, found.doc)
+    with conn.transaction():
+        conn.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+        stored, position = _stored(conn, state.platform_run_id)
     after = consumer.ends(plan.starts)
     moved = sum(after[place] - before[place] for place in after)
     return CaseFacts(
@@ -84,13 +88,22 @@ def gather(conn: Connection, consumer: Consumer, state: RunState) -> CaseFacts:
         open_gaps=0 if position is None else position.open_gaps,
         topic_triggers=on_bus[Kind.CASE_TRIGGER],
         topic_labels=on_bus[Kind.LABEL_ASSERTION],
-        lines_by_class=_histogram(conn, "SELECT class, count(*) FROM cm.label_line WHERE run = %s GROUP BY 1", run),
         declared_lines=_declared(state),
-        trigger_fingerprint=_fingerprint(conn, "SELECT fingerprint FROM cm.trigger WHERE run = %s", run),
-        label_fingerprint=_fingerprint(conn, "SELECT fingerprint FROM cm.assertion WHERE run = %s", run),
-        entries_by_kind=_histogram(conn, "SELECT kind, count(*) FROM cm.timeline WHERE run = %s GROUP BY 1", run),
-        **counts,
+        **stored,
     )
+
+
+def _stored(conn: Connection, run: str) -> tuple[dict[str, Any], Position | None]:
+    """The facts that tables tell, by their names, and where the cases' loop stands."""
+    stored = {
+        **_counts(conn, run),
+        "lines_by_class": _histogram(conn, "SELECT class, count(*) FROM cm.label_line WHERE run = %s GROUP BY 1", run),
+        "trigger_fingerprint": _fingerprint(conn, "SELECT fingerprint FROM cm.trigger WHERE run = %s", run),
+        "label_fingerprint": _fingerprint(conn, "SELECT fingerprint FROM cm.assertion WHERE run = %s", run),
+        "entries_by_kind": _histogram(conn, "SELECT kind, count(*) FROM cm.timeline WHERE run = %s GROUP BY 1", run),
+    }
+    found = progress.load(conn, run, STAGE, 0)
+    return stored, None if found is None else Position.from_bytes(found.n, found.doc)
 
 
 def _declared(state: RunState) -> int:
