@@ -71,13 +71,25 @@ def test_a_sound_line_is_read_back(assertion: Callable[..., LabelAssertion]) -> 
         ({"label_value": "MAYBE"}, "VALUE_UNKNOWN"),
         ({"effective_us": 10}, "EFFECTIVE_AFTER_OBSERVED"),
         ({"observed_us": END_US}, "OBSERVED_AFTER_WINDOW"),
-        ({"actor": "nul\0"}, "SCHEMA_BROKEN"),
     ],
 )
 def test_one_broken_thing_rejects(
     assertion: Callable[..., LabelAssertion], changes: dict[str, object], reason: str
 ) -> None:
     assert read_assertion(_line(assertion(**changes)), PINS, END_US) == Rejected(reason)
+
+
+@pytest.mark.parametrize("place", ["event_id", "merchant_id", "account_id", "label_value", "actor", "evidence_refs"])
+@pytest.mark.parametrize(
+    ("text", "reason"), [("\\u0000", "SCHEMA_BROKEN"), ("\\ud800", "NOT_JSON"), ("\0", "NOT_JSON")]
+)
+def test_what_the_store_cannot_keep_is_rejected_in_every_text(
+    place: str, text: str, reason: str, assertion: Callable[..., LabelAssertion]
+) -> None:
+    document = assertion().model_dump(mode="json")
+    of = document["subject"] if place in document["subject"] else document
+    of[place] = ["MARK"] if place == "evidence_refs" else "MARK"
+    assert read_assertion(trusted_bytes(document).replace(b"MARK", text.encode()), PINS, END_US) == Rejected(reason)
 
 
 @pytest.mark.parametrize(

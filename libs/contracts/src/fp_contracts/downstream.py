@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from fp_contracts.envelope import Closed, Currency, Hex32, Hex64, Id, Minor, RunId, TimeUs
+from fp_contracts.envelope import Closed, Currency, Hex32, Hex64, Id, Minor, RunId, Text, TextId, TimeUs
 from fp_contracts.ingress import Channel
 
 
@@ -147,9 +147,9 @@ class LabelSubject(Closed):
     """Which payment a label speaks of."""
 
     platform_run_id: RunId
-    event_id: Id
-    merchant_id: Id
-    account_id: Id | None
+    event_id: TextId
+    merchant_id: TextId
+    account_id: TextId | None
 
 
 class LabelAssertion(Closed):
@@ -158,12 +158,12 @@ class LabelAssertion(Closed):
     assertion_id: Hex32
     subject: LabelSubject
     label_type: Literal["fraud_disposition", "chargeback_status", "account_takeover"]
-    label_value: str
+    label_value: Text
     effective_us: TimeUs
     observed_us: TimeUs
     source: Literal["HUMAN", "EXTERNAL", "AUTO"]
-    actor: Id
-    evidence_refs: tuple[str, ...] = ()
+    actor: TextId
+    evidence_refs: tuple[Text, ...] = ()
 
 
 FRAUD_DISPOSITIONS = ("FRAUD_CONFIRMED", "FRAUD_SUSPECTED", "LEGIT_CONFIRMED")

@@ -14,6 +14,11 @@ BATCH_LIMIT = 1_000
 SCHEMA_VERSION = "v1"
 
 Id = Annotated[str, StringConstraints(min_length=1, max_length=256)]
+# What comes from outside. PostgreSQL keeps no NUL in text: one that came in would end, again and again, every service
+# that stores it. Derived records repeat what was let in, so they need no rule of their own.
+NO_NUL = r"^[^\x00]*$"
+Text = Annotated[str, StringConstraints(pattern=NO_NUL)]
+TextId = Annotated[str, StringConstraints(min_length=1, max_length=256, pattern=NO_NUL)]
 RunId = Annotated[str, StringConstraints(pattern=f"^{RUN_ID.pattern}$")]
 Hex32 = Annotated[str, StringConstraints(pattern=f"^{HEX32.pattern}$")]
 Hex64 = Annotated[str, StringConstraints(pattern=f"^{HEX64.pattern}$")]
@@ -35,7 +40,7 @@ class Closed(BaseModel):
 class Envelope(Closed):
     """What surrounds a payload. `payload` is validated apart, by the registry entry of `event_type`."""
 
-    event_id: Id
+    event_id: TextId
     event_type: str
     schema_version: Literal["v1"]
     ts_utc: Timestamp
@@ -43,8 +48,8 @@ class Envelope(Closed):
     scenario_run_id: Hex32
     manifest_fingerprint: Hex64
     run_config_digest: Hex64
-    producer: Id
-    traceparent: str | None = None
+    producer: TextId
+    traceparent: Text | None = None
     payload: dict[str, Any]
 
 

@@ -8,7 +8,7 @@ from types import MappingProxyType
 from pydantic import Field
 
 from fp_contracts import topics
-from fp_contracts.envelope import Closed, Currency, Id, Minor
+from fp_contracts.envelope import Closed, Currency, Minor, Text, TextId
 from fp_contracts.header import Kind
 
 
@@ -37,37 +37,37 @@ class Channel(StrEnum):
 class ArrivalEvent(Closed):
     """A payment arrived at a merchant: the where."""
 
-    merchant_id: Id
+    merchant_id: TextId
     arrival_seq: int = Field(ge=1)
     channel: Channel = Field(strict=False)
-    tz: str
+    tz: Text
     is_virtual: bool
-    terminal_id: Id | None = None
-    country: str | None = None
-    mcc: str | None = None
+    terminal_id: TextId | None = None
+    country: Text | None = None
+    mcc: Text | None = None
 
 
 class ArrivalEntities(Closed):
     """Who and what took part in an arrival; joins the arrival on (merchant_id, arrival_seq)."""
 
-    merchant_id: Id
+    merchant_id: TextId
     arrival_seq: int = Field(ge=1)
-    party_id: Id
-    account_id: Id
-    instrument_id: Id
-    device_id: Id | None = None
-    ip_id: Id | None = None
-    session_id: Id | None = None
+    party_id: TextId
+    account_id: TextId
+    instrument_id: TextId
+    device_id: TextId | None = None
+    ip_id: TextId | None = None
+    session_id: TextId | None = None
 
 
 class FlowAnchor(Closed):
     """Binds a payment flow to an arrival: the only record that may bind a flow."""
 
-    flow_id: Id
-    merchant_id: Id
+    flow_id: TextId
+    merchant_id: TextId
     arrival_seq: int = Field(ge=1)
-    account_id: Id
-    instrument_id: Id
+    account_id: TextId
+    instrument_id: TextId
     amount_minor: Minor
     currency: Currency
 
@@ -75,13 +75,13 @@ class FlowAnchor(Closed):
 class Traffic(Closed):
     """One step of a payment flow; AUTH_REQUEST asks for a decision."""
 
-    flow_id: Id
-    merchant_id: Id
+    flow_id: TextId
+    merchant_id: TextId
     event_seq: int = Field(ge=1)
     kind: TrafficKind = Field(strict=False)
     amount_minor: Minor
     currency: Currency
-    auth_result: str | None = None
+    auth_result: Text | None = None
 
 
 @dataclass(frozen=True, slots=True)

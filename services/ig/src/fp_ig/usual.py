@@ -15,7 +15,7 @@ from annotated_types import Ge, Le
 from pydantic import StringConstraints
 
 from fp_contracts.canonical import trusted_bytes
-from fp_contracts.envelope import EVENT_LIMIT, HASHED_FIELDS, SCHEMA_VERSION, Closed, Envelope
+from fp_contracts.envelope import EVENT_LIMIT, HASHED_FIELDS, NO_NUL, SCHEMA_VERSION, Closed, Envelope
 from fp_contracts.ids import framed
 from fp_contracts.ingress import INGRESS_TYPES, IngressType, TrafficKind, kind_of
 from fp_contracts.partition import partition_of
@@ -184,7 +184,9 @@ def _constrained(annotation: Any, rules: list[Any]) -> Any:
             case Le(le=most):
                 bounds["le"] = most
             case StringConstraints(min_length=least, max_length=most, pattern=str() | None as pattern):
-                found = {"min_length": least, "max_length": most, "pattern": pattern and f"{pattern[:-1]}\\Z"}
+                # Without escapes no JSON text holds a NUL: that rule would cost a look and find nothing.
+                own = None if pattern == NO_NUL else pattern
+                found = {"min_length": least, "max_length": most, "pattern": own and f"{own[:-1]}\\Z"}
                 bounds |= {name: value for name, value in found.items() if value is not None}
             case _ if type(rule).__name__ == "Strict":
                 pass  # an enum by its value: msgspec's way
