@@ -8,9 +8,11 @@ from fp_contracts.runconfig import PolicySwitch, Realism, RunConfig, SpendLimit,
 from fp_contracts.topics import TRAFFIC, pinned
 from fp_features import CORE_V1
 from fp_runtime.errors import UserError
+from fp_wsp.realism import PPM
 from fp_wsp.world import WorldManifest, whole_window
 
 _SECOND_US = 1_000_000
+_MOST_SEED = 2**63 - 1  # the largest integer that a canonical document holds
 # Expected seconds and a cap in micro-USD: a phase that runs four times as long, or costs more, blocks. P12 to P14 train
 # for minutes; P15 waits for a person's approval and for window 2.
 _ENVELOPES: Mapping[str, tuple[int, int]] = {
@@ -72,14 +74,24 @@ def switches(window: Window, current: str, previous: str) -> tuple[PolicySwitch,
 
 
 def realism_of(given: Iterable[str]) -> Realism:
-    """The declared disturbances but for those given as `field=number`; UserError for what is no field or no number."""
+    """The declared disturbances but for those given as `field=number`; UserError for what is no field or no number.
+
+    An event draws one fate, so the rates are shares of one million.
+    """
     declared = Realism()
     for text in given:
         name, _, number = text.partition("=")
-        if name not in Realism.model_fields or not number.isdecimal():
+        if name not in Realism.model_fields or not (number.isdecimal() and number.isascii()):
             fields = ", ".join(Realism.model_fields)
             raise UserError(f"--realism {text[:60]!r}", "no field=number", f"name one of {fields}")
+        most = PPM if name.endswith("_ppm") else _MOST_SEED
+        if len(number) > len(str(_MOST_SEED)) or int(number) > most:
+            raise UserError(f"--realism {text[:60]!r}", f"more than {most:,}", f"give a number from 0 to {most:,}")
         declared = declared.model_copy(update={name: int(number)})
+    shares = sum(value for name, value in declared.model_dump().items() if name.endswith("_ppm"))
+    if shares > PPM:
+        why = f"the rates are {shares:,} per million together"
+        raise UserError("--realism", why, "lower one of them; those that are not given keep what they are")
     return declared
 
 

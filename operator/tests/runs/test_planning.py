@@ -1,5 +1,6 @@
 """What a run pins: windows, switches, envelopes, the drill; and the small files beside the state."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -90,3 +91,24 @@ def test_a_disturbance_is_declared_otherwise_by_name() -> None:
 def test_what_is_no_disturbance_is_refused(text: str) -> None:
     with pytest.raises(UserError, match="field=number"):
         runplan.realism_of([text])
+
+
+@pytest.mark.parametrize(
+    ("given", "why"),
+    [
+        (["late_context_ppm=99999999"], "more than 1,000,000. Fix: give a number from 0 to 1,000,000"),
+        (["duplicate_ppm=" + "9" * 5_000], "more than 1,000,000"),
+        (["seed=9223372036854775808"], "more than 9,223,372,036,854,775,807"),
+        (["late_context_ppm=1000000"], "the rates are 1,007,000 per million together"),
+        (["mutant_ppm=600000", "poison_ppm=600000"], "1,208,000 per million together"),
+    ],
+)
+def test_a_rate_is_a_share_of_a_million(given: list[str], why: str) -> None:
+    with pytest.raises(UserError, match=re.escape(why)):
+        runplan.realism_of(given)
+
+
+def test_all_events_may_be_disturbed() -> None:
+    others = ["duplicate_ppm=0", "mutant_ppm=0", "poison_ppm=0"]
+    assert runplan.realism_of(["late_context_ppm=1000000", *others]).late_context_ppm == 1_000_000
+    assert runplan.realism_of(["seed=9223372036854775807"]).seed == 2**63 - 1
