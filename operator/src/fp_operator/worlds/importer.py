@@ -10,9 +10,9 @@ from urllib.parse import urlsplit
 import duckdb
 import pyarrow as pa
 
-from fp_operator.worlds import rows, sql
+from fp_operator.worlds import failures, rows, sql
 from fp_operator.worlds.cards import DIGIT_RUN, has_card_number, token_of
-from fp_operator.worlds.mapping import Filter, Mapping, refuse_truth
+from fp_operator.worlds.mapping import Filter, Mapping, refuse
 from fp_operator.worlds.seal import ROWS_PER_FILE, publish, write_view
 from fp_operator.worlds.source import files_sha256, find_files, relation
 from fp_runtime.errors import UserError
@@ -48,7 +48,7 @@ def import_world(
     `token_key` makes card-number tokens repeatable; without it each import draws its own and forgets it.
     Raises UserError (bad input, full disk) and Unavailable (store down); then nothing of the world is left.
     """
-    refuse_truth(mapping)
+    refuse(mapping)
     files = find_files(source)
     parent = _staging_parent(out_url)
     try:
@@ -62,11 +62,9 @@ def import_world(
                 )
             publish(folder, manifest, out_url, endpoint)
     except duckdb.Error as error:
-        raise UserError(f"source {source}", _first_line(error), "check the mapping's format and delimiter") from error
+        raise failures.of_engine(error, str(source), out_url) from error
     except OSError as error:
-        raise UserError(
-            f"oracle store {out_url}", error.strerror or type(error).__name__, "free space or choose another folder"
-        ) from error
+        raise failures.of_store(error.strerror or type(error).__name__, out_url) from error
     return manifest
 
 
@@ -205,7 +203,3 @@ def _tables(staged: duckdb.DuckDBPyConnection, query: str) -> Iterator[pa.Table]
 def _with_event_ids(table: pa.Table, world_id: str) -> pa.Table:
     ids = [world.event_id(world_id, str(id_), AUTH_REQUEST) for id_ in table.column("payment_id").to_pylist()]
     return table.set_column(table.schema.get_field_index("event_id"), "event_id", pa.array(ids, pa.string()))
-
-
-def _first_line(error: duckdb.Error) -> str:
-    return str(error).strip().splitlines()[0][:200]

@@ -1,6 +1,7 @@
 """The mapping file: how a foreign table of payments is read as a world (TOML; every field is described)."""
 
 import tomllib
+import unicodedata
 from importlib import resources
 from pathlib import Path
 from typing import Literal, Self
@@ -8,11 +9,13 @@ from typing import Literal, Self
 from pydantic import Field, ValidationError, model_validator
 
 from fp_contracts.canonical import digest_of
-from fp_contracts.envelope import Closed
+from fp_contracts.envelope import Closed, Text
 from fp_contracts.ingress import TRUTH_FIELDS
 from fp_runtime.errors import UserError
 
 BUILT_IN = ("sparkov", "handbook", "generic")
+SHIPPED = ("sample", "tiny")  # worlds whose names `--world` reads as those that come with the project
+_OWN_COLUMN = ("event_time", "amount", "payment_id")
 REQUIRED = ("payment_id", "merchant_id", "account_id", "currency", "channel")
 
 
@@ -74,10 +77,18 @@ class Fields(Closed):
 class IsFraud(Closed):
     """The label column (compared as lower-case text). `missing` says what an empty label means."""
 
-    column: str
+    column: Text
     positive: tuple[str, ...] = ("1", "true", "t", "yes", "y", "1.0", "fraud")
     negative: tuple[str, ...] = ("0", "false", "f", "no", "n", "0.0", "legit")
     missing: Literal["refuse", "legit"] = "refuse"
+
+    def as_compared(self) -> tuple[list[str], list[str]]:
+        """The positive and the negative texts in the form in which labels are compared."""
+        positive, negative = (
+            [unicodedata.normalize("NFC", text.strip(" ")).lower() for text in texts]
+            for texts in (self.positive, self.negative)
+        )
+        return positive, negative
 
 
 class Campaign(Closed):
@@ -115,8 +126,8 @@ class Mapping(Closed):
     """A whole mapping file."""
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")
-    description: str
-    licence: str
+    description: Text
+    licence: Text
     format: Literal["csv", "parquet"]
     delimiter: str = Field(default=",", min_length=1, max_length=1)
     duplicates: Literal["refuse", "keep_first"] = "refuse"
@@ -145,33 +156,67 @@ class Mapping(Closed):
 
 
 def load_mapping(name_or_path: str | Path) -> Mapping:
-    """A built-in mapping by name or a TOML file; UserError for anything that is not a complete, truth-safe mapping."""
+    """A built-in mapping by name or a TOML file; UserError for anything that is not a sound mapping of a new world."""
     what = f"mapping {name_or_path}"
     try:
         if str(name_or_path) in BUILT_IN:
-            text = resources.files(__package__).joinpath(f"mappings/{name_or_path}.toml").read_text()
+            text = resources.files(__package__).joinpath(f"mappings/{name_or_path}.toml").read_text(encoding="utf-8")
         else:
-            text = Path(name_or_path).read_text()
-    except OSError as error:
+            text = Path(name_or_path).read_text(encoding="utf-8")
+    except FileNotFoundError as error:
         raise UserError(what, "there is no such file", f"give a TOML file or one of {', '.join(BUILT_IN)}") from error
-    return parse_mapping(text, what)
+    except OSError as error:
+        why = error.strerror or type(error).__name__
+        raise UserError(
+            what, f"it cannot be read: {why}", f"give a TOML file or one of {', '.join(BUILT_IN)}"
+        ) from error
+    except UnicodeDecodeError as error:
+        raise UserError(
+            what, "it is not UTF-8 text", "give the TOML file, not the data; see the generic one"
+        ) from error
+    mapping = parse_mapping(text, what)
+    if mapping.name in SHIPPED:
+        why = f"name: {mapping.name!r} is a world that comes with the project, and --world would always mean that one"
+        raise UserError(what, why, "choose another name")
+    return mapping
 
 
 def parse_mapping(text: str, what: str = "mapping") -> Mapping:
     """TOML text to a Mapping; UserError naming the first fault."""
     try:
         mapping = Mapping.model_validate(tomllib.loads(text), strict=False)
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except tomllib.TOMLDecodeError as error:
         raise UserError(what, f"it is not TOML ({error})", "see the generic mapping for the form") from error
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "mapping"
         raise UserError(what, f"{where}: {first['msg']}", "see the generic mapping for every field") from error
-    refuse_truth(mapping)
+    refuse(mapping)
     return mapping
 
 
-def refuse_truth(mapping: Mapping) -> None:
+def refuse(mapping: Mapping) -> None:
+    """UserError for a mapping that would leak the truth or that contradicts itself."""
+    _refuse_truth(mapping)
+    _refuse_shared(mapping)
+    positive, negative = mapping.truth.is_fraud.as_compared()
+    both = [text for text in positive if text in negative]
+    if both:
+        why = f"{both[0]!r} is both positive and negative"
+        raise UserError("mapping truth.is_fraud", why, "give both lists, each label in one of them")
+
+
+def _refuse_shared(mapping: Mapping) -> None:
+    """A time, an amount and what names one payment are nothing else; a shop is not its own customer."""
+    columns = mapping.columns()
+    for name, column in columns.items():
+        for other, theirs in columns.items():
+            apart = other in _OWN_COLUMN or {name, other} == {"merchant_id", "account_id"}
+            if name != other and apart and column.lower() == theirs.lower():
+                raise UserError(f"field {name}", f"column {column!r} is {other} already", "map each to its own column")
+
+
+def _refuse_truth(mapping: Mapping) -> None:
     """UserError when a truth column would land in the stream view (law 10)."""
     truth = {mapping.truth.is_fraud.column.lower()}
     if mapping.truth.campaign:

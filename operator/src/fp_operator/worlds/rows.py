@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import duckdb
 
+from fp_contracts.currencies import EXPONENTS
 from fp_contracts.ingress import Channel
 from fp_operator.worlds import sql
 from fp_operator.worlds.mapping import REQUIRED, Mapping
@@ -27,6 +28,7 @@ def rules(mapping: Mapping) -> list[Rule]:
     """Every rule, in the order in which they are checked."""
     column = mapping.columns()
     channels = ", ".join(sql.literal(channel.value) for channel in Channel)
+    currencies = ", ".join(sql.literal(code) for code in EXPONENTS)
     found = [
         Rule(name, "it is empty or its value is not in the map", "fill the column, extend the map or give a default",
              f"{name} IS NULL", "''")
@@ -36,6 +38,16 @@ def rules(mapping: Mapping) -> list[Rule]:
         Rule(name, "it is longer than 256 characters", "shorten the ids in the source", f"length({name}) > 256", name)
         for name in sql.TEXT_FIELDS
     ]
+    found += [
+        Rule(_named(name, column), "it holds a NUL character, which no store keeps", "take it out of the source",
+             f"contains({name}, chr(0))", name)
+        for name in (*sql.TEXT_FIELDS, "campaign")
+    ]  # fmt: skip
+    # Before the amounts: without a currency nobody knows how many decimals one has.
+    found.append(
+        Rule("currency", "it is no ISO 4217 code", "map it to the code of money with a minor unit, such as EUR or JPY",
+             f"currency NOT IN ({currencies})", "currency")
+    )  # fmt: skip
     where = f"column {column['event_time']!r}"
     found += [
         Rule(where, "it cannot be read as a time", f"set time.format (now {mapping.time.format!r}) and time.tz",
@@ -45,14 +57,16 @@ def rules(mapping: Mapping) -> list[Rule]:
     ]  # fmt: skip
     found += _amount_rules(mapping, f"column {column['amount']!r}")
     found += [
-        Rule("currency", "it is no ISO 4217 code", "map it to three capital letters",
-             "NOT regexp_full_match(currency, '[A-Z]{3}')", "currency"),
         Rule("channel", "it is no channel of the contract", f"map it to one of {', '.join(Channel)}",
              f"channel NOT IN ({channels})", "channel"),
         Rule(f"column {column['is_fraud']!r}", "it is neither a positive nor a negative label",
              "extend truth.is_fraud.positive/negative, or set missing = \"legit\"", "is_fraud IS NULL", "fraud_text"),
     ]  # fmt: skip
     return found
+
+
+def _named(field: str, columns: dict[str, str]) -> str:
+    return f"{field} (column {columns[field]!r})" if field in columns else field
 
 
 def _amount_rules(mapping: Mapping, where: str) -> list[Rule]:

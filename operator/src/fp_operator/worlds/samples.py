@@ -3,10 +3,10 @@
 from importlib import resources
 
 from fp_operator.worlds.importer import import_world
-from fp_operator.worlds.mapping import Mapping, parse_mapping
+from fp_operator.worlds.mapping import SHIPPED, Mapping, parse_mapping
 from fp_wsp.world import WorldManifest
 
-SAMPLE, TINY = "sample", "tiny"
+SAMPLE, TINY = SHIPPED
 
 
 def sample_world(oracle_url: str, endpoint: str | None = None) -> WorldManifest:

@@ -1,34 +1,9 @@
 """SQL that reads one foreign row as one staged payment; unreadable values become NULL and are named later. Pure."""
 
+from fp_contracts.currencies import EXPONENTS
 from fp_operator.worlds.mapping import Mapping, Source
 from fp_runtime.errors import UserError
 
-# ISO 4217: currencies whose minor unit is not a hundredth.
-EXPONENTS = {
-    **dict.fromkeys(
-        [
-            "BIF",
-            "CLP",
-            "DJF",
-            "GNF",
-            "ISK",
-            "JPY",
-            "KMF",
-            "KRW",
-            "PYG",
-            "RWF",
-            "UGX",
-            "VND",
-            "VUV",
-            "XAF",
-            "XOF",
-            "XPF",
-        ],
-        0,
-    ),
-    **dict.fromkeys(["BHD", "IQD", "JOD", "KWD", "LYD", "OMR", "TND"], 3),
-    **dict.fromkeys(["CLF", "UYW"], 4),
-}
 TEXT_FIELDS = (
     "payment_id", "merchant_id", "account_id", "instrument_id", "device_id", "terminal_id", "currency", "channel",
     "mcc", "country", "category", "auth_result",
@@ -48,7 +23,9 @@ def name(column: str) -> str:
 
 def text_of(column: str) -> str:
     """A column as trimmed NFC text; empty = NULL."""
-    return f"nullif(nfc_normalize(trim(CAST({name(column)} AS VARCHAR))), '')"
+    text = f"trim(CAST({name(column)} AS VARCHAR))"
+    # The engine's nfc_normalize ends a text at its first NUL: two ids would become one, and nobody would see the NUL.
+    return f"nullif(CASE WHEN contains({text}, chr(0)) THEN {text} ELSE nfc_normalize({text}) END, '')"
 
 
 def source_text(source: Source) -> str:
@@ -98,16 +75,16 @@ def minor_factor(mapping: Mapping, currency: str) -> str:
     """How many minor units the amount's unit has."""
     if mapping.amount.unit == "minor":
         return "1"
-    cases = " ".join(f"WHEN {literal(code)} THEN {10**exponent}" for code, exponent in EXPONENTS.items())
-    return f"CASE {currency} {cases} ELSE 100 END"
+    other = {code: 10**exponent for code, exponent in EXPONENTS.items() if exponent != 2}
+    cases = " ".join(f"WHEN {literal(code)} THEN {factor}" for code, factor in other.items())
+    return f"CASE {currency} {cases} ELSE 100 END"  # rows.py refuses what is no currency
 
 
 def is_fraud(mapping: Mapping) -> str:
     """The label as a boolean; NULL when its text is not known."""
     label = mapping.truth.is_fraud
     text = f"lower({text_of(label.column)})"
-    positive = ", ".join(literal(value) for value in label.positive)
-    negative = ", ".join(literal(value) for value in label.negative)
+    positive, negative = (", ".join(literal(value) for value in values) for values in label.as_compared())
     missing = f"WHEN {text} IS NULL THEN false" if label.missing == "legit" else ""
     return f"CASE WHEN {text} IN ({positive}) THEN true WHEN {text} IN ({negative}) THEN false {missing} ELSE NULL END"
 
