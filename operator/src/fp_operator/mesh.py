@@ -6,9 +6,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from fp_operator.programs import HEALTH
-from fp_operator.stack import Program, Supervisor
+from fp_operator.stack import Away, Program, Supervisor
 from fp_runtime.deadline import until
-from fp_runtime.errors import UserError
 
 OWNER = "services"
 REHEARSAL = "rehearsal"
@@ -17,7 +16,7 @@ READY_S = 180.0
 
 
 def start(state_dir: Path, programs: Sequence[Program], ports: Mapping[str, int], anew: bool) -> None:
-    """Start what does not run, or everything `anew`, and wait until every service answers. UserError naming one."""
+    """Start what does not run, or everything `anew`, and wait until every service answers. Away naming one."""
     supervisor = Supervisor(state_dir)
     if anew:
         stop(state_dir)
@@ -35,18 +34,18 @@ def start(state_dir: Path, programs: Sequence[Program], ports: Mapping[str, int]
     try:
         until(answering, READY_S, "the services answer", interval_s=0.3)
     except TimeoutError as error:
-        raise UserError(
+        raise Away(
             f"service {late[0]}", f"did not answer within {READY_S:.0f} s", f"read {state_dir}/logs/{late[0]}.log"
         ) from error
 
 
 def check_fatal(supervisor: Supervisor, state_dir: Path, names: Sequence[str] | None = None) -> None:
-    """UserError when the supervisor gave a program up."""
+    """Away when the supervisor gave a program up."""
     states = supervisor.states()
     for name in states.keys() - {REHEARSAL} if names is None else names:
         if states[name].state == "FATAL":
             log = state_dir / "logs" / f"{name}.log"
-            raise UserError(f"service {name}", "ended again and again", f"read {log}, then `fp up`")
+            raise Away(f"service {name}", "ended again and again", f"read {log}, then `fp up`")
 
 
 def running(state_dir: Path) -> bool:

@@ -8,12 +8,13 @@ from enum import IntEnum, StrEnum
 from typing import Any, Literal
 
 import orjson
+import psycopg
 import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from fp_operator.stack import SupervisorDown
+from fp_operator.stack import Away
 from fp_runtime.errors import Unavailable, UserError
 
 _PIPE_WIDTH = 160
@@ -72,10 +73,16 @@ def told() -> Iterator[None]:
     try:
         yield
     except UserError as error:
-        down = isinstance(error, SupervisorDown) or error.why == "not up"
+        down = isinstance(error, Away) or error.why == "not up"
         _fail(str(error), Exit.UNAVAILABLE if down else Exit.USAGE)
     except Unavailable as error:
-        _fail(f"unavailable: {error}. Fix: `fp doctor` says what is down, `fp up` starts it", Exit.UNAVAILABLE)
+        _fail(_away(str(error)), Exit.UNAVAILABLE)
+    except (psycopg.OperationalError, psycopg.InterfaceError) as error:  # the server went while a verb was reading
+        _fail(_away(f"PostgreSQL: {error}"), Exit.UNAVAILABLE)
+
+
+def _away(why: str) -> str:
+    return f"unavailable: {' '.join(why.split())}. Fix: `fp doctor` says what is down, `fp up` starts it"
 
 
 def _fail(line: str, code: Exit) -> None:

@@ -2,11 +2,13 @@
 
 from fp_operator.stack.addresses import StackAddresses, default_state_dir
 from fp_operator.stack.program import Program
+from fp_operator.stack.server import Away
 from fp_operator.stack.stack import ProgramStatus, down, role_password, status, up
 from fp_operator.stack.start import OnStep
 from fp_operator.stack.supervisor import ProgramState, Supervisor, SupervisorDown
 
 __all__ = [
+    "Away",
     "OnStep",
     "Program",
     "ProgramState",

@@ -4,6 +4,11 @@ from pathlib import Path
 from typing import Protocol
 
 from fp_operator.stack.program import Program
+from fp_runtime.errors import UserError
+
+
+class Away(UserError):
+    """What a command needs cannot be had now, and no other words would change that: exit code 4 (unavailable)."""
 
 
 class NotReady(Exception):

@@ -16,6 +16,7 @@ from typing import Any
 import psutil
 
 from fp_operator.stack.program import TETHER, Program, render_program, render_supervisord
+from fp_operator.stack.server import Away
 from fp_runtime.deadline import until
 from fp_runtime.errors import UserError
 
@@ -167,7 +168,7 @@ class Supervisor:
             ) from error
 
 
-class SupervisorDown(UserError):
+class SupervisorDown(Away):
     """No supervisor answers on the socket of this state folder."""
 
 
