@@ -1,6 +1,7 @@
 """What goes wrong around the `fp` command: servers that die in mid-run, launchers that are killed or interrupted."""
 
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -10,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from fp_operator.stack import Supervisor, down
+from fp_operator.stack import Supervisor, SupervisorDown, down
+from fp_operator.stack.strays import strays
 from fp_runtime.deadline import until
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(900)]
@@ -56,6 +58,55 @@ def cell() -> Iterator[Cell]:
             yield Cell(Path(name))
         finally:
             down(Path(name))
+
+
+@pytest.fixture
+def fresh(cell: Cell) -> Cell:
+    """The same folder with nothing running."""
+    down(cell.folder)
+    assert strays(cell.folder) == []
+    return cell
+
+
+def has_begun(cell: Cell, program: str) -> bool:
+    """Whether the supervisor has a process for it."""
+    try:
+        return Supervisor(cell.folder).pid(program) is not None
+    except SupervisorDown:
+        return False
+
+
+@pytest.mark.parametrize("stage", ["kafka", "df-0"])
+@pytest.mark.parametrize("verb", [("up",), ("demo", "--scope", "spine", "--world", "tiny")])
+def test_a_launcher_killed_before_all_is_ready_leaves_nothing(fresh: Cell, verb: tuple[str, ...], stage: str) -> None:
+    with fresh.start(*verb) as launcher:
+        until(lambda: has_begun(fresh, stage), 60, f"{stage} is being started")
+        launcher.kill()
+    until(lambda: strays(fresh.folder) == [], 60, "nothing of the stack is left")
+
+
+@pytest.mark.parametrize("stage", ["kafka", "df-0"])
+def test_an_interrupted_launcher_leaves_nothing_and_says_so(fresh: Cell, stage: str) -> None:
+    with fresh.start("up") as launcher:
+        until(lambda: has_begun(fresh, stage), 60, f"{stage} is being started")
+        launcher.send_signal(signal.SIGINT)
+        code = launcher.wait(60)
+    said = fresh.said.read_text()
+    assert (code, "Traceback" in said) == (130, False)
+    assert "stack              stopped" in said
+    assert "nothing of it is left running" in said
+    assert strays(fresh.folder) == []
+
+
+def test_what_is_ready_outlives_its_launcher_and_an_interrupted_second_one(fresh: Cell) -> None:
+    assert fresh.fp("up").returncode == 0
+    before = {name: state.pid for name, state in Supervisor(fresh.folder).states().items()}
+    with fresh.start("up") as again:
+        until(lambda: "P(-1)" in fresh.said.read_text(), 60, "it is under way")
+        again.send_signal(signal.SIGINT)
+        code = again.wait(60)
+    assert (code, "goes on" in fresh.said.read_text()) == (130, True)
+    assert {name: state.pid for name, state in Supervisor(fresh.folder).states().items()} == before
 
 
 @pytest.mark.parametrize("server", ["postgres", "kafka"])

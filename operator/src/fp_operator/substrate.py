@@ -21,7 +21,7 @@ from fp_operator.prices import price_table
 from fp_operator.programs import BUILD, PORTS, make_programs, role_of
 from fp_operator.runplan import Digests
 from fp_operator.spending import Spending
-from fp_operator.stack import OnStep, Program, StackAddresses, Supervisor, role_password, up
+from fp_operator.stack import OnStep, Program, StackAddresses, Supervisor, held, keep_up, role_password, up
 from fp_operator.stack.addresses import given_addresses, store_url
 from fp_operator.stack.state import StateFolder, choose_ports
 from fp_runtime.builds import package_of
@@ -66,16 +66,29 @@ def operator_settings(state_dir: Path, addresses: StackAddresses) -> RuntimeSett
 def bring_up(
     state_dir: Path, root: Path, on_step: OnStep, actor: str = "operator", reason: str = ""
 ) -> Environment:  # fmt: skip
-    """Everything from authorities to services; UserError with the fix when something is in the way."""
+    """Everything from authorities to services; UserError with the fix when something is in the way.
+
+    What was begun here ends with this process, and when this fails or is interrupted, until all of it is ready.
+    """
     known = authority.load(root / "docs" / "authority")
+    StateFolder(state_dir).prepare()
+    with held(state_dir, on_step):
+        environment = _make_ready(state_dir, root, known, on_step, actor, reason)
+        keep_up(state_dir)
+    return environment
+
+
+def _make_ready(
+    state_dir: Path, root: Path, known: authority.Authority, on_step: OnStep, actor: str, reason: str
+) -> Environment:  # fmt: skip
     on_step("authority", "as pinned", 0.0)
     spending = Spending(Supervisor(state_dir))
     store = open_store(given_addresses().get("evidence_url") or store_url(state_dir, "evidence"))
     gates = [_package(store, root, on_step, actor, reason)]
     opened = open_phase(store, "P0", actor, reason)
-    addresses = up(state_dir, on_step=on_step, telemetry=True)
+    addresses = up(state_dir, on_step=on_step, telemetry=True, keep=False)
     if not Supervisor(state_dir).alive():  # all servers are elsewhere, so nobody needed one so far
-        Supervisor(state_dir).launch(mesh.OWNER, [])
+        Supervisor(state_dir).launch(mesh.OWNER, [], held=True)
     _timed("schema and roles", on_step, lambda: _database(state_dir, addresses))
     settings = operator_settings(state_dir, addresses)
     _timed("topics", on_step, lambda: make_topics(settings, state_dir))

@@ -27,7 +27,13 @@ def up(
             emit_json({"state_dir": str(folder), "root": str(project.root()), "running": running})
             return
         began = time.monotonic()
-        environment = substrate.bring_up(folder, project.root(), steps(), actor(), reason)
+        try:
+            environment = substrate.bring_up(folder, project.root(), steps(), actor(), reason)
+        except KeyboardInterrupt:
+            goes_on = "what ran before goes on: `fp up` again makes it whole, `fp down` ends it"
+            left = goes_on if stack_status(folder) else "nothing of it is left running"
+            console(stderr=True).print(f"interrupted: {left}")
+            raise typer.Exit(Exit.INTERRUPTED) from None
         seconds = time.monotonic() - began
         page = f"http://127.0.0.1:{environment.ports['verdict']}/"
         if output is Format.JSON:

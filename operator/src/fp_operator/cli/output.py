@@ -28,6 +28,7 @@ class Exit(IntEnum):
     USAGE = 2
     BLOCKED = 3
     UNAVAILABLE = 4
+    INTERRUPTED = 130
 
 
 class Format(StrEnum):

@@ -3,7 +3,7 @@
 from fp_operator.stack.addresses import StackAddresses, default_state_dir
 from fp_operator.stack.program import Program
 from fp_operator.stack.server import Away
-from fp_operator.stack.stack import ProgramStatus, down, role_password, status, up
+from fp_operator.stack.stack import ProgramStatus, down, held, keep_up, role_password, status, up
 from fp_operator.stack.start import OnStep
 from fp_operator.stack.supervisor import ProgramState, Supervisor, SupervisorDown
 
@@ -18,6 +18,8 @@ __all__ = [
     "SupervisorDown",
     "default_state_dir",
     "down",
+    "held",
+    "keep_up",
     "role_password",
     "status",
     "up",

@@ -2,11 +2,13 @@
 
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from fp_operator.stack.addresses import STORES, StackAddresses, default_state_dir, given_addresses, store_url
+from fp_operator.stack.holding import holding, keep
 from fp_operator.stack.kafka import probe_kafka
 from fp_operator.stack.postgres import probe_postgres
 from fp_operator.stack.server import NotReady
@@ -40,12 +42,14 @@ def up(
     on_step: OnStep | None = None,
     telemetry: bool = False,
     die_with_caller: bool = False,
+    keep: bool = True,
     environ: Mapping[str, str] = os.environ,
 ) -> StackAddresses:
     """Make every server ready and return the addresses; what already runs is kept, what is missing is started.
 
     A server whose address is in `environ` is asked for, not started. UserError when something is in the way; a stack
-    that this call began and could not make ready is stopped again.
+    that this call began and could not make ready is stopped again, also when this process is killed. Without `keep`
+    what was begun here lasts as long as the caller is in `held`.
     """
     folder = StateFolder((state_dir or default_state_dir(environ)).absolute())
     folder.prepare()
@@ -53,13 +57,33 @@ def up(
     given = given_addresses(environ)
     wanted = [name for name in _EXTERNAL if not _uses_external(name, given, step)]
     wanted += ["telemetry"] if telemetry and "otlp_endpoint" not in given else []
-    with folder.lock():
-        own = _bring_up(folder, wanted, step, die_with_caller)
+    with held(folder.path, step):
+        with folder.lock():
+            own = _bring_up(folder, wanted, step, die_with_caller)
+        if keep:
+            keep_up(folder.path)
     for store in STORES:
         if f"{store}_url" not in given:
             (folder.path / store).mkdir(exist_ok=True)
             own[f"{store}_url"] = store_url(folder.path, store)
     return StackAddresses(**(own | given))
+
+
+@contextmanager
+def held(state_dir: Path, step: OnStep) -> Iterator[None]:
+    """Within, a stack that is begun and not yet kept goes on; it is stopped when the last one leaves, or is killed."""
+
+    def end() -> None:
+        if Supervisor(state_dir).alive():
+            down(state_dir, on_step=step)
+
+    with holding(Supervisor(state_dir).folder, end):
+        yield
+
+
+def keep_up(state_dir: Path) -> None:
+    """The stack is finished: it stays until `down`, whoever dies."""
+    keep(Supervisor(state_dir).folder)
 
 
 def down(state_dir: Path | None = None, *, on_step: OnStep | None = None) -> None:
@@ -102,17 +126,9 @@ def _uses_external(name: str, given: Mapping[str, str], step: OnStep) -> bool:
 
 def _bring_up(folder: StateFolder, wanted: list[str], step: OnStep, die_with_caller: bool) -> dict[str, str]:
     supervisor = Supervisor(folder.path)
-    fresh = not supervisor.alive()
-    if fresh:
+    if not supervisor.alive():
         end_strays(folder.path)
-    if not wanted:
-        return {}
-    try:
-        return start_servers(folder, supervisor, wanted, step, die_with_caller)
-    except BaseException:  # Ctrl-C too: nothing half-started stays
-        if fresh:
-            _stop(folder.path, step)
-        raise
+    return start_servers(folder, supervisor, wanted, step, die_with_caller) if wanted else {}
 
 
 def _stop(path: Path, step: OnStep) -> None:

@@ -121,7 +121,7 @@ def _run(supervisor: Supervisor, servers: Sequence[Server], step: OnStep, die_wi
     if supervisor.alive():
         supervisor.update(OWNER, programs)
     else:
-        supervisor.launch(OWNER, programs, die_with_caller)
+        supervisor.launch(OWNER, programs, die_with_caller, held=True)
     given_up = threading.Event()
     with ThreadPoolExecutor(len(servers)) as pool:
         jobs = [pool.submit(_start, supervisor, step, given_up, server) for server in servers]

@@ -15,11 +15,13 @@ from typing import Any
 
 import psutil
 
+from fp_operator.stack.holding import hold_file, unfinished_file
 from fp_operator.stack.program import TETHER, Program, render_program, render_supervisord
 from fp_operator.stack.server import Away
 from fp_runtime.deadline import until
 from fp_runtime.errors import UserError
 
+HELD = Path(__file__).with_name("held.py")
 _SOCKET_PATH_LIMIT = 90  # of 107: supervisord binds a temporary name with its pid first
 _ORDER_TIMEOUT_S = 60
 _ALREADY_STARTED, _NOT_RUNNING, _ALREADY_ADDED = 60, 70, 90
@@ -64,10 +66,13 @@ class Supervisor:
         main = render_supervisord(self.folder, self.logs, root=os.geteuid() == 0)
         _write_private(self.folder / "supervisord.conf", main)
 
-    def launch(self, owner: str, programs: Sequence[Program], die_with_caller: bool = False) -> None:
+    def launch(
+        self, owner: str, programs: Sequence[Program], die_with_caller: bool = False, held: bool = False
+    ) -> None:  # fmt: skip
         """Start supervisord in its own session, knowing only these programs; returns when it takes orders.
 
-        With `die_with_caller` it ends when the calling process dies; else only by `shutdown`.
+        With `die_with_caller` it ends when the calling process dies, with `held` when nobody holds a stack that was not
+        kept (holding.py); else only by `shutdown`.
         """
         if len(str(self.folder / "s.sock")) > _SOCKET_PATH_LIMIT:
             raise UserError(
@@ -76,11 +81,13 @@ class Supervisor:
         for leftover in ("conf.d", "env"):
             shutil.rmtree(self.folder / leftover, ignore_errors=True)
         self.write_config(owner, programs)
+        unfinished_file(self.folder).unlink(missing_ok=True)
+        if held:
+            unfinished_file(self.folder).touch()
         tether = [sys.executable, "-I", "-S", str(TETHER), "--announce", "--mark", str(self.state_dir)]
         tether += ["--death-signal", "TERM"] if die_with_caller else []
-        daemon = [sys.executable, "-m", "supervisor.supervisord", "-c", str(self.folder / "supervisord.conf")]
         out = self.logs / "supervisord.out"
-        pid = _spawn([*tether, "--", *daemon], out)
+        pid = _spawn([*tether, "--", *self._command(held)], out)
         try:
             until(lambda: self.alive() or not _lives(pid), 30, "supervisord takes orders")
         except TimeoutError as error:
@@ -88,6 +95,13 @@ class Supervisor:
         if not self.alive():
             lines = out.read_text(errors="replace").strip().splitlines() or ["no message"]
             raise UserError("the supervisor did not start", lines[-1], f"see {out}")
+
+    def _command(self, held: bool) -> list[str]:
+        configured = ["-c", str(self.folder / "supervisord.conf")]
+        if held:
+            files = [str(hold_file(self.folder)), str(unfinished_file(self.folder))]
+            return [sys.executable, "-P", str(HELD), *files, *configured]
+        return [sys.executable, "-m", "supervisor.supervisord", *configured]
 
     def alive(self) -> bool:
         """Whether a supervisor answers on the socket."""
