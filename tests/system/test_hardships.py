@@ -124,3 +124,45 @@ def test_a_server_killed_in_mid_run_does_not_end_the_watch(cell: Cell, server: s
     assert code == 0, said
     assert said.count("does not answer") <= 1
     assert ("PostgreSQL does not answer" in said) == (server == "postgres")
+
+
+@pytest.fixture(scope="module")
+def torn_down(cell: Cell) -> Cell:
+    """A run with a verdict, and everything stopped by `fp down`."""
+    assert cell.fp("up").returncode == 0
+    cell.fp("run", "--world", "tiny", "--no-drill")
+    assert cell.fp("down").returncode == 0
+    return cell
+
+
+def evidence_of(cell: Cell) -> dict[str, bytes]:
+    """Every object of the evidence store."""
+    root = cell.folder / "evidence"
+    return {str(path.relative_to(root)): path.read_bytes() for path in sorted(root.rglob("*")) if path.is_file()}
+
+
+@pytest.mark.parametrize("words", [("status",), ("why",), ("cost",), ("watch",), ("models", "list")])
+def test_a_verb_that_reads_stops_the_servers_it_had_to_start(torn_down: Cell, words: tuple[str, ...]) -> None:
+    before = evidence_of(torn_down)
+    done = torn_down.fp(*words)
+    assert done.returncode == (3 if words == ("watch",) else 0), done.stderr
+    assert done.stderr.count("servers started to read; stopped again") == 1
+    assert "stopped again" not in done.stdout
+    assert strays(torn_down.folder) == []
+    assert evidence_of(torn_down) == before
+    assert torn_down.fp("doctor").returncode == 4
+
+
+def test_a_verb_that_is_killed_while_it_reads_leaves_nothing(torn_down: Cell) -> None:
+    with torn_down.start("status") as reader:
+        until(lambda: has_begun(torn_down, "postgres"), 60, "it starts the servers")
+        reader.kill()
+    until(lambda: strays(torn_down.folder) == [], 60, "nothing is left")
+
+
+def test_a_verb_that_reads_leaves_servers_alone_that_ran(fresh: Cell) -> None:
+    assert fresh.fp("up").returncode == 0
+    before = {name: state.pid for name, state in Supervisor(fresh.folder).states().items()}
+    done = fresh.fp("models", "list")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert {name: state.pid for name, state in Supervisor(fresh.folder).states().items()} == before

@@ -1,16 +1,28 @@
 """`fp doctor`: authorities, handles, servers and services asked one by one, each with the way to mend it. Read-only."""
 
+import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from fp_contracts.pins import alert_level
+from fp_contracts.services import instances
 from fp_operator import authority, handles, mesh, project, substrate
-from fp_operator.programs import HEALTH
-from fp_operator.stack import StackAddresses, Supervisor
+from fp_operator.programs import HEALTH, MEMBERS, WRITERS
+from fp_operator.stack import ProgramState, StackAddresses, Supervisor
 from fp_operator.stack.addresses import STORES, given_addresses, store_url
+from fp_operator.stack.complaints import RECENT_S, ended_lately, last_error
 from fp_operator.stack.start import build as server_of
 from fp_operator.stack.state import StateFolder
 from fp_runtime.errors import UserError
+
+OFTEN = 3
+"""A drill kills a member once; one that ended so often of late is in trouble."""
+SERVERS: Mapping[str, str] = {
+    "kafka": "kafka_bootstrap", "postgres": "pg_dsn", "valkey": "redis_url", "telemetry": "otlp_endpoint",
+}  # fmt: skip
+"""Server -> the address that stands for it when it is elsewhere."""
+SERVICES = (*instances(MEMBERS, WRITERS), "actuator", "meter-0")
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +37,7 @@ class Finding:
 
 def examine(state_dir: Path) -> list[Finding]:
     """Everything that a run rests on. Starts nothing, changes nothing."""
-    found = [_authority(), *_programs(state_dir)]
+    found = [_authority(), *programs(state_dir, given_addresses())]
     addresses = _addresses(state_dir)
     if addresses is None:
         return [*found, Finding("handles", "", "the environment is not up", "fp up")]
@@ -40,22 +52,45 @@ def _authority() -> Finding:
     return Finding("authorities", f"as pinned, {len(known.handles)} handles")
 
 
-def _programs(state_dir: Path) -> list[Finding]:
+def programs(state_dir: Path, given: Mapping[str, str]) -> list[Finding]:
+    """The supervisor, and every program that belongs to a whole environment; `given`: the addresses of servers that
+    are elsewhere.
+    """
     supervisor = Supervisor(state_dir)
     if not supervisor.alive():
-        return [Finding("supervisor", "", "no supervisor answers", "fp up")]
-    ports = StateFolder(state_dir).ports()
-    found = [Finding("supervisor", "answers")]
-    for name, program in supervisor.states().items():
-        port = ports.get(f"service:{HEALTH}{name}")
-        fix = f"read {state_dir / 'logs' / name}.log, then `fp up`"
-        if program.state != "RUNNING":
-            found.append(Finding(f"program {name}", "", program.state, fix))
-        elif port is not None and not mesh.answers(port):
-            found.append(Finding(f"program {name}", "", f"RUNNING, but its health port {port} is silent", fix))
-        else:
-            found.append(Finding(f"program {name}", f"RUNNING, pid {program.pid}"))
-    return found
+        return [Finding("supervisor", "", "none answers: no server and no service runs", "fp up")]
+    states, ports = supervisor.states(), StateFolder(state_dir).ports()
+    ended = ended_lately(supervisor.logs / "supervisord.log", time.time())
+    missing = [name for name in _expected(given) if name not in states]
+    absent = [Finding(f"program {name}", "", "not started", "fp up") for name in missing]
+    known = [
+        _program(state, ended[name], supervisor.logs / f"{name}.log", ports.get(f"service:{HEALTH}{name}"))
+        for name, state in states.items()
+    ]
+    return [Finding("supervisor", "answers"), *absent, *known]
+
+
+def _expected(given: Mapping[str, str]) -> list[str]:
+    """Names of the programs of a whole environment."""
+    servers = [name for name, field in SERVERS.items() if field not in given]
+    return [*servers, *SERVICES]
+
+
+def _program(program: ProgramState, ended: int, log: Path, health: int | None) -> Finding:
+    what, fault = f"program {program.name}", None
+    over = program.name == mesh.REHEARSAL and program.state == "EXITED"
+    if program.state != "RUNNING" and not over:
+        fault = program.state
+    elif ended >= OFTEN:
+        fault = f"runs, but ended {ended} times in the last {RECENT_S // 60:.0f} minutes"
+    elif health is not None and not mesh.answers(health):
+        fault = f"RUNNING, but its health port {health} is silent"
+    if fault is None:
+        return Finding(what, f"{program.state}, pid {program.pid}")
+    if ended and "ended" not in fault:
+        fault += f", ended {ended} times in the last {RECENT_S // 60:.0f} minutes"
+    said = last_error(log) if ended or program.state == "FATAL" else ""
+    return Finding(what, "", fault + (f"; its log says: {said}" if said else ""), f"read {log}, then `fp up`")
 
 
 def _addresses(state_dir: Path) -> StackAddresses | None:

@@ -30,8 +30,10 @@ class Reader:
         rows = self.conn.execute("SELECT run, pin_partition, pin_offset FROM sr.run ORDER BY at DESC").fetchall()
         found = [Pinned(*row) for row in rows if run is None or run in row[0]]
         exact = [pinned for pinned in found if pinned.run == run]
+        if run is None and not found:
+            raise UserError("run", "there is none yet", "start one: `fp run`")
         if not found:
-            raise UserError(f"run {run or ''}".strip(), "not known here", "see `fp status`, or start one: `fp run`")
+            raise UserError(f"run {run}", "not known here", "see `fp status`, or start one: `fp run`")
         if run is not None and not exact and len(found) > 1:
             raise UserError(f"run {run}", f"stands for {len(found)} runs", "give more of its id")
         return (exact or found)[0]
@@ -44,7 +46,7 @@ class Reader:
 
 @contextmanager
 def reading(folder: Path | None = None, on_step: OnStep = lambda *_: None) -> Iterator[Reader]:
-    """Open the environment for reading; servers that are down are started again on the kept data."""
+    """Open the environment for reading; servers that are down are started on the kept data, until the verb is done."""
     environment = substrate.remembered(folder or project.state_dir(), on_step)
     settings = environment.settings()
     conn = connect(settings.pg_dsn, "fp-read")

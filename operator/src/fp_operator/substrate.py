@@ -21,7 +21,7 @@ from fp_operator.prices import price_table
 from fp_operator.programs import BUILD, PORTS, make_programs, role_of
 from fp_operator.runplan import Digests
 from fp_operator.spending import Spending
-from fp_operator.stack import OnStep, Program, StackAddresses, Supervisor, held, keep_up, role_password, up
+from fp_operator.stack import OnStep, Program, StackAddresses, Supervisor, borrow, held, keep_up, role_password, up
 from fp_operator.stack.addresses import given_addresses, store_url
 from fp_operator.stack.state import StateFolder, choose_ports
 from fp_runtime.builds import package_of
@@ -206,11 +206,16 @@ def _remember(environment: Environment) -> None:
 
 
 def remembered(state_dir: Path, on_step: OnStep) -> Environment:
-    """The environment that `fp up` made ready; its servers are asked for. UserError when there is none."""
+    """The environment that `fp up` made ready; its servers are asked for. UserError when there is none.
+
+    Servers that do not run are started for the verb under way, and stopped again when it is done.
+    """
     path = state_dir / MEMORY
     if not path.is_file():
         raise UserError("environment", "not up", "run `fp up` first")
     document = orjson.loads(path.read_bytes())
     gates = tuple(c.GatePassed.model_validate_json(orjson.dumps(gate)) for gate in document["gates"])
-    addresses = up(state_dir, on_step=on_step, telemetry=True)
+    borrowed = borrow(state_dir)
+    telemetry = not borrowed or Supervisor(state_dir).alive()  # who only reads sends none
+    addresses = up(state_dir, on_step=on_step, telemetry=telemetry, keep=not borrowed)
     return Environment(state_dir, addresses, _ports(state_dir), Digests(**document["digests"]), gates)

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from fp_operator.stack import Away
+from fp_operator.stack import Away, giving_back
 from fp_runtime.errors import Unavailable, UserError
 
 _PIPE_WIDTH = 160
@@ -70,9 +70,13 @@ def steps() -> Callable[[str, str, float], None]:
 
 @contextmanager
 def told() -> Iterator[None]:
-    """Errors as one line: what, why, the fix. No stack trace unless FP_DEBUG (set by --debug)."""
+    """One verb: errors as one line (what, why, the fix), servers it had to start are stopped again.
+
+    No stack trace unless FP_DEBUG (set by --debug).
+    """
     try:
-        yield
+        with giving_back(lambda line: console(stderr=True).print(line)):
+            yield
     except UserError as error:
         down = isinstance(error, Away) or error.why == "not up"
         _fail(str(error), Exit.UNAVAILABLE if down else Exit.USAGE)

@@ -102,6 +102,11 @@ def status(state_dir: Path | None = None) -> list[ProgramStatus]:
     return [ProgramStatus(s.name, s.state, s.pid, s.started_us) for s in supervisor.states().values()]
 
 
+def embeds_servers(environ: Mapping[str, str] = os.environ) -> bool:
+    """Whether any server that holds data is our own: its address is not given."""
+    return any(field not in given_addresses(environ) for field, _ in _EXTERNAL.values())
+
+
 def role_password(state_dir: Path, role: str) -> str:
     """The password of a service's PostgreSQL role: made once, kept in the 0600 file of the state folder."""
     return StateFolder(state_dir).secret(f"pg:{role}")
