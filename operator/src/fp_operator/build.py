@@ -1,5 +1,7 @@
 """P(-1): what was built. In the local profile the image is the source tree that runs; the manifest says so."""
 
+import os
+import subprocess
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,6 +15,35 @@ from fp_contracts.services import REQUIRED
 from fp_runtime.builds import JOBS, LOCK, build_digest, job_digest
 
 FAILED, MISSING = PHASES["P(-1)"].blockers
+REVISION = "FP_REVISION"
+
+
+@dataclass(frozen=True, slots=True)
+class Revision:
+    """What the source was made from; None with the reason and the way out when nobody knows."""
+
+    text: str | None
+    why: str = ""
+    fix: str = ""
+
+
+def find_revision(root: Path) -> Revision:
+    """The revision of the checkout, marked when it was changed; FP_REVISION where git cannot say."""
+    order = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    given, say = os.environ.get(REVISION), f"or say by {REVISION}=… what this source is"
+    try:
+        done = subprocess.run(order, capture_output=True, text=True, timeout=10, env={**os.environ, "LC_ALL": "C"})
+    except (OSError, subprocess.SubprocessError):
+        return Revision(given, "git does not run here", f"install git, {say}")
+    words = done.stderr.strip().splitlines() or ["git says nothing"]
+    if done.returncode == 0 and done.stdout.strip():
+        return Revision(done.stdout.strip())
+    if "dubious ownership" in done.stderr:
+        why = f"{root} belongs to another user, so git does not read it"
+        return Revision(given, why, f"git config --global --add safe.directory {root}, {say}")
+    if "not a git repository" in done.stderr:
+        return Revision(given, f"{root} is no git checkout", f"work in a clone, {say}")
+    return Revision(given, words[0], f"mend the checkout, {say}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,5 +1,6 @@
 """`fp doctor`: authorities, handles, servers and services asked one by one, each with the way to mend it. Read-only."""
 
+import shutil
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -7,7 +8,7 @@ from pathlib import Path
 
 from fp_contracts.pins import alert_level
 from fp_contracts.services import instances
-from fp_operator import authority, handles, mesh, project, substrate
+from fp_operator import authority, build, handles, mesh, project, substrate
 from fp_operator.programs import HEALTH, MEMBERS, WRITERS
 from fp_operator.stack import ProgramState, StackAddresses, Supervisor
 from fp_operator.stack.addresses import STORES, given_addresses, store_url
@@ -37,7 +38,7 @@ class Finding:
 
 def examine(state_dir: Path) -> list[Finding]:
     """Everything that a run rests on. Starts nothing, changes nothing."""
-    found = [_authority(), *programs(state_dir, given_addresses())]
+    found = [_authority(), _revision(), _state_folder(state_dir), *programs(state_dir, given_addresses())]
     addresses = _addresses(state_dir)
     if addresses is None:
         return [*found, Finding("handles", "", "the environment is not up", "fp up")]
@@ -50,6 +51,22 @@ def _authority() -> Finding:
     except UserError as error:
         return Finding(error.what, "", error.why, error.fix)
     return Finding("authorities", f"as pinned, {len(known.handles)} handles")
+
+
+def _revision() -> Finding:
+    try:
+        source = build.find_revision(project.root())
+    except UserError as error:
+        return Finding("source revision", "", error.why, error.fix)
+    return Finding("source revision", source.text or "", None if source.text else source.why, source.fix)
+
+
+def _state_folder(state_dir: Path) -> Finding:
+    """Whether it may be written, or made, and has room; it is not made here."""
+    place = next(path for path in (state_dir, *state_dir.parents) if path.exists())
+    fault = StateFolder(place).fault()
+    free = f"{state_dir}, {shutil.disk_usage(place).free / 1e9:.0f} GB free"
+    return Finding("state folder", free) if fault is None else Finding("state folder", "", fault.why, fault.fix)
 
 
 def programs(state_dir: Path, given: Mapping[str, str]) -> list[Finding]:

@@ -1,7 +1,6 @@
 """`fp up` beyond the servers: topics, schema, roles, P(-1) and P0 with their evidence, then the services."""
 
 import os
-import subprocess
 import time
 from collections.abc import Callable, Mapping
 from contextlib import closing
@@ -110,7 +109,10 @@ def _package(store: EvidenceStore, root: Path, on_step: OnStep, actor: str, reas
     began = time.monotonic()
     spending = Spending(Supervisor(root / "no stack yet"))
     opened = open_phase(store, "P(-1)", actor, reason)
-    evaluation = build.evaluate(build.gather(root, revision_of(root)))
+    source = build.find_revision(root)
+    if source.text is None:  # the evaluation only says that there is none
+        raise UserError(f"P(-1) {build.MISSING}", f"source revision unknown: {source.why}", source.fix)
+    evaluation = build.evaluate(build.gather(root, source.text))
     gate = close_phase(store, opened, evaluation, spending.microusd(), spending.window_us())
     on_step("P(-1)", "closed on evidence", time.monotonic() - began)
     return gate
@@ -174,16 +176,6 @@ def _programs(
 def producer_keys(folder: StateFolder) -> str:
     """The keys that sign credentials, as the services' setting has them: kid:hex."""
     return f"{KEY_ID}:{folder.secret('producer_key').encode().hex()}"
-
-
-def revision_of(root: Path) -> str | None:
-    """The source revision of the checkout, marked when it was changed; FP_REVISION where there is no checkout."""
-    order = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
-    try:
-        found = subprocess.run(order, capture_output=True, text=True, check=True, timeout=10)
-    except (OSError, subprocess.SubprocessError):
-        return os.environ.get("FP_REVISION")
-    return found.stdout.strip() or None
 
 
 def _remembered_build(state_dir: Path) -> str | None:

@@ -15,6 +15,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from fp_operator.stack import Away, giving_back
+from fp_operator.stack.refusals import full_disk, refused
 from fp_runtime.errors import Unavailable, UserError
 
 _PIPE_WIDTH = 160
@@ -78,16 +79,33 @@ def told() -> Iterator[None]:
         with giving_back(lambda line: console(stderr=True).print(line)):
             yield
     except UserError as error:
-        down = isinstance(error, Away) or error.why == "not up"
-        _fail(str(error), Exit.UNAVAILABLE if down else Exit.USAGE)
-    except Unavailable as error:
-        _fail(_away(str(error)), Exit.UNAVAILABLE)
-    except (psycopg.OperationalError, psycopg.InterfaceError) as error:  # the server went while a verb was reading
-        _fail(_away(f"PostgreSQL: {error}"), Exit.UNAVAILABLE)
+        _refuse(error)
+    except (Unavailable, psycopg.OperationalError, psycopg.InterfaceError) as error:
+        _refuse(_away(error))
+    except BrokenPipeError:  # who reads our output has enough: typer ends quietly
+        raise
+    except (ConnectionError, TimeoutError) as error:
+        _refuse(_away(error))
+    except OSError as error:
+        _refuse(refused(error))
 
 
-def _away(why: str) -> str:
-    return f"unavailable: {' '.join(why.split())}. Fix: `fp doctor` says what is down, `fp up` starts it"
+def _refuse(error: UserError) -> None:
+    down = isinstance(error, Away) or error.why == "not up"
+    _fail(str(error), Exit.UNAVAILABLE if down else Exit.USAGE)
+
+
+def _away(error: Exception) -> Away:
+    """What does not answer, and the fix: a store whose disk refuses is mended in another way than one that is down."""
+    why = " ".join(str(error).split())
+    if isinstance(error, psycopg.Error):  # the server went while a verb was reading
+        why = f"PostgreSQL: {why}"
+    cause = error.__cause__
+    if isinstance(cause, OSError) and not isinstance(cause, ConnectionError | TimeoutError):
+        return Away("unavailable", why, refused(cause).fix)
+    if full_disk(why):
+        return Away("unavailable", why, "free 1 GB on the disk of the state folder, then `fp up`")
+    return Away("unavailable", why, "`fp doctor` says what is down, `fp up` starts it")
 
 
 def _fail(line: str, code: Exit) -> None:

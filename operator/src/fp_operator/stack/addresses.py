@@ -1,10 +1,13 @@
 """Where everything is: the value that `up` returns and services are configured from."""
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import quote, urlsplit, urlunsplit
+
+from fp_runtime.errors import UserError
 
 VARIABLES = {
     "kafka_bootstrap": "FP_KAFKA_BOOTSTRAP",
@@ -16,6 +19,13 @@ VARIABLES = {
     "otlp_endpoint": "FP_OTLP_ENDPOINT",
     "telemetry_url": "FP_TELEMETRY_URL",
 }
+_PORTED = r"(\w+://)?(\[[0-9a-fA-F:.]+\]|[^\s,:/\[\]]+):\d+"
+FORMS: Mapping[str, tuple[re.Pattern[str], str]] = {
+    "kafka_bootstrap": (re.compile(rf"{_PORTED}(,{_PORTED})*"), "host:port[,host:port]"),
+    "pg_dsn": (re.compile(r"postgres(ql)?://\S+"), "postgresql://user:password@host:port/database"),
+    "redis_url": (re.compile(r"(rediss?|unix)://\S+"), "redis://user:password@host:port/0"),
+}
+"""How the address of a server looks: a pattern, and the form in words."""
 STORES = ("evidence", "archive", "oracle")
 
 
@@ -53,6 +63,13 @@ class StackAddresses:
 def given_addresses(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
     """The addresses set in the environment, by field name: what they name is used and not started."""
     return {name: environ[variable] for name, variable in VARIABLES.items() if environ.get(variable)}
+
+
+def check_form(field: str, address: str) -> None:
+    """UserError for what cannot be the address of that server; the text is not told, for it may hold a password."""
+    pattern, form = FORMS[field]
+    if not pattern.fullmatch(address):
+        raise UserError(VARIABLES[field], "that is not the address of such a server", f"give {form}, or unset it")
 
 
 def default_state_dir(environ: Mapping[str, str] = os.environ) -> Path:

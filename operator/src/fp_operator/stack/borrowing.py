@@ -45,7 +45,8 @@ def borrow(state_dir: Path) -> bool:
         if state == "stopped":
             verb.say("servers started to read; stopped again")
 
-    if embeds_servers() and not Supervisor(state_dir).alive():
-        verb.say("the servers do not run: starting them to read")
+    starts = embeds_servers() and not Supervisor(state_dir).alive()
     verb.borrowed.enter_context(held(state_dir, step))
+    if starts:
+        verb.say("the servers do not run: starting them to read")
     return True

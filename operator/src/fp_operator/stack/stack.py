@@ -7,11 +7,19 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from fp_operator.stack.addresses import STORES, StackAddresses, default_state_dir, given_addresses, store_url
+from fp_operator.stack.addresses import (
+    STORES,
+    VARIABLES,
+    StackAddresses,
+    check_form,
+    default_state_dir,
+    given_addresses,
+    store_url,
+)
 from fp_operator.stack.holding import holding, keep
 from fp_operator.stack.kafka import probe_kafka
 from fp_operator.stack.postgres import probe_postgres
-from fp_operator.stack.server import NotReady
+from fp_operator.stack.server import Away, NotReady
 from fp_operator.stack.start import OnStep, serialised, start_servers
 from fp_operator.stack.state import StateFolder
 from fp_operator.stack.strays import end_strays
@@ -116,13 +124,16 @@ def _uses_external(name: str, given: Mapping[str, str], step: OnStep) -> bool:
     field, probe = _EXTERNAL[name]
     if field not in given:
         return False
+    check_form(field, given[field])
     began = time.monotonic()
     try:
         probe(given[field])
+    except ValueError as error:  # of that form, but for instance with a port that is no number
+        raise UserError(VARIABLES[field], str(error), "correct it, or unset it to use the embedded one") from error
     except NotReady as error:
-        raise UserError(
-            f"the {name} server given in FP_{field.upper()} does not answer",
-            str(error),
+        raise Away(
+            f"the {name} server given in {VARIABLES[field]} does not answer",
+            " ".join(str(error).split()).rstrip("."),
             "start it, or unset the variable to use the embedded one",
         ) from error
     step(name, "external", time.monotonic() - began)

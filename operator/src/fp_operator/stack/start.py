@@ -10,7 +10,8 @@ from pathlib import Path
 from fp_operator.stack.kafka import Kafka
 from fp_operator.stack.postgres import Postgres
 from fp_operator.stack.program import Program
-from fp_operator.stack.server import NotReady, Server
+from fp_operator.stack.refusals import full_disk, refused
+from fp_operator.stack.server import Away, NotReady, Server
 from fp_operator.stack.state import StateFolder, choose_ports, is_free
 from fp_operator.stack.supervisor import Supervisor
 from fp_operator.stack.telemetry import TelemetrySink
@@ -138,9 +139,7 @@ def _prepare(step: OnStep, server: Server) -> Program:
     try:
         return server.prepare()
     except OSError as error:
-        raise UserError(
-            f"cannot prepare {server.name}", str(error), "free disk space or choose another state folder"
-        ) from error
+        raise refused(error) from error
 
 
 def _start(supervisor: Supervisor, step: OnStep, given_up: threading.Event, server: Server) -> None:
@@ -179,8 +178,8 @@ def _check(supervisor: Supervisor, server: Server, log: Path, read_from: int) ->
     lines = _tail(log, read_from)
     if any("Address already in use" in line for line in lines):
         raise PortTaken(server.name)
-    if any("No space left on device" in line for line in lines):
-        raise UserError(f"{server.name} did not start", "the disk is full", "free 1 GB and run `fp up` again")
+    if any(full_disk(line) for line in lines):
+        raise Away(f"{server.name} did not start", f"the disk of {log.parent} is full", "free 1 GB, then `fp up` again")
     if state != "BACKOFF":
         why = lines[-1] if lines else f"its process is {state.lower()} and its log is empty"
         raise UserError(f"{server.name} did not start", why, f"see {log}")

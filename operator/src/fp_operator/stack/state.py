@@ -13,6 +13,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from fp_operator.stack.refusals import refused
+from fp_operator.stack.server import Away
 from fp_runtime.deadline import until
 from fp_runtime.errors import UserError
 
@@ -36,17 +38,10 @@ class StateFolder:
         """Make the folder; UserError when it cannot be written, the disk is nearly full or it is of another version."""
         try:
             self.logs.mkdir(parents=True, exist_ok=True)
-            free = shutil.disk_usage(self.path).free
         except OSError as error:
-            raise UserError(
-                f"cannot use the state folder {self.path}", str(error), "choose another one (--state, FP_STATE)"
-            ) from error
-        if free < _MIN_FREE_BYTES:
-            raise UserError(
-                "cannot start the stack",
-                f"only {free // 1_000_000} MB are free on the disk of {self.path}",
-                "free 1 GB or choose another state folder",
-            )
+            raise refused(error, self.path) from error
+        if (fault := self.fault()) is not None:
+            raise fault
         found = self._document().get("format", FORMAT)
         if found != FORMAT:
             raise UserError(
@@ -54,6 +49,22 @@ class StateFolder:
                 f"it was made by another version (format {found}, this is {FORMAT})",
                 "choose another one, or `fp down` and delete it",
             )
+
+    def fault(self) -> UserError | None:
+        """Why nothing more can be kept in the folder, which is there: it may not be written, or its disk is full."""
+        if not self.path.is_dir():
+            return refused(NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR)), self.path)
+        if not os.access(self.path, os.W_OK | os.X_OK):
+            code = errno.EROFS if os.statvfs(self.path).f_flag & os.ST_RDONLY else errno.EACCES
+            return refused(OSError(code, os.strerror(code)), self.path)
+        free = shutil.disk_usage(self.path).free
+        if free >= _MIN_FREE_BYTES:
+            return None
+        return Away(
+            "cannot start the stack",
+            f"only {free // 1_000_000} MB are free on the disk of {self.path}",
+            "free 1 GB or choose another state folder (FP_STATE_DIR=…)",
+        )
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
