@@ -33,7 +33,7 @@ def _line(step: Step) -> str:
 
 
 def lag(run: str | None = RunArgument, output: Format = OutputOption) -> None:
-    """How far each stage is behind the bus."""
+    """How far the join (rtdl) is behind each topic it reads; `fp watch` shows how far every stage is."""
     with told(), reading(project.state_dir()) as reader:
         state = reader.state(run)
         rows = lagging.lag(reader.conn, reader.consumer, state)
