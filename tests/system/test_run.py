@@ -102,6 +102,7 @@ def test_a_run_with_a_killed_member_is_green_and_equal(
 def test_its_bundle_verifies_and_one_flipped_byte_does_not(cell: Cell, drilled: dict[str, Any], tmp_path: Path) -> None:
     found = cell.json("verify", drilled["bundle"])
     assert (found["result"], found["spine_verdict"], found["mismatches"]) == ("PASS", "GREEN", [])
+    assert cell.json("watch", drilled["platform_run_id"])["bundle"] == drilled["bundle"]  # no second one
     with tarfile.open(drilled["bundle"]) as tar:  # file by file: extractall asks for a filter that 3.11.3 does not know
         for member in tar.getmembers():
             if (file := tar.extractfile(member)) is not None:
@@ -135,7 +136,14 @@ def test_a_payment_can_be_followed_and_every_read_verb_answers(cell: Cell, drill
 
 
 def test_mistakes_are_told_in_one_line(cell: Cell, drilled: dict[str, Any]) -> None:
-    for words in (("why", "P99"), ("trace", "nothing"), ("run", "--platform_run_id", "x"), ("verify", "/nowhere")):
+    used = ("run", "--world", "tiny", "--platform_run_id", drilled["platform_run_id"])
+    for words in (
+        ("why", "P99"),
+        ("trace", "nothing"),
+        ("run", "--platform_run_id", "x"),
+        ("verify", "/nowhere"),
+        used,
+    ):
         done = subprocess.run([FP, *words], env=cell.env, capture_output=True, text=True, timeout=120)
         assert done.returncode == 2
         (line,) = [line for line in done.stderr.splitlines() if line.startswith("error")]

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import asdict
 from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,6 @@ from fp_runtime.readback import read_back
 from fp_verify.bundle import BundleError, export, load, verify_bundle
 from fp_verify.log import RawRecord
 
-MAX_BUNDLES = 1_000
-
 
 def run_root(run: str) -> str:
     """Prefix of a run's evidence."""
@@ -32,11 +31,8 @@ def kept(folder: Path, run: str) -> Path:
 
 def free_name(folder: Path, run: str) -> Path:
     """Where a bundle of the run goes when nobody says: a file that is not there yet."""
-    names = (kept(folder, run), *(kept(folder, f"{run}.{n}") for n in range(2, MAX_BUNDLES)))
-    found = next((name for name in names if not name.exists()), None)
-    if found is None:
-        raise UserError(f"bundles of {run}", f"there are {MAX_BUNDLES} in {folder}", "name another one with --out")
-    return found
+    names = (kept(folder, run if n == 1 else f"{run}.{n}") for n in count(1))
+    return next(name for name in names if not name.exists())
 
 
 def control_records(consumer: Consumer, pinned: Pinned) -> list[RawRecord]:

@@ -88,7 +88,10 @@ def start(environment: Environment, planned: Planned, actor: str, reason: str = 
     """Ask sr for the run. UserError when another one is open: sr would block it, and it would stand in the way."""
     with closing(connect(environment.settings().pg_dsn, "fp-run")) as conn:
         other = openrun.find(conn)
-        known = conn.execute("SELECT 1 FROM ops.gate_closure WHERE run = %s LIMIT 1", (planned.run,)).fetchone()
+        known = conn.execute(
+            "SELECT run FROM sr.run WHERE run = %(run)s UNION SELECT run FROM ops.gate_closure WHERE run = %(run)s",
+            {"run": planned.run},
+        ).fetchone()
     if known is not None and (other is None or other.platform_run_id != planned.run):
         raise UserError(
             f"run {planned.run}", "was asked for before, and is over", "leave the id out, or give a new one"

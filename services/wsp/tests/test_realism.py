@@ -12,7 +12,7 @@ from fp_contracts.reasons import LineClass
 from fp_contracts.records import Pins
 from fp_contracts.runconfig import Realism
 from fp_wsp.expand import CONTEXT_PARTS, Event, expand, line_of
-from fp_wsp.realism import EXPECTED, TEST_PAN, Chooser, Fate, write
+from fp_wsp.realism import EXPECTED, LINES_PER_PAYMENT, TEST_PAN, Chooser, Fate, expected_lines, write
 from fp_wsp.world import Payment
 
 POISONS = [fate for fate in Fate if fate.startswith("POISON")]
@@ -105,3 +105,13 @@ def test_each_poison_breaks_its_one_rule(fate: Fate, events: list[Event], pins: 
 def test_every_fate_has_an_expected_class() -> None:
     assert set(EXPECTED) == set(Fate)
     assert all((reason is None) == (kind is not LineClass.QUARANTINED) for kind, reason in EXPECTED.values())
+
+
+def test_the_lines_of_a_world_are_known_beforehand_within_the_chance_of_their_disturbances(events: list[Event]) -> None:
+    config = Realism()
+    single = (Fate.PLAIN, Fate.LATE)
+    chooser = Chooser(config)
+    made = sum(1 if chooser.fate(event) in single else 2 for event in events)
+    told = expected_lines(len(events) // LINES_PER_PAYMENT, config)
+    assert len(events) < told
+    assert abs(made - told) < 0.25 * (told - len(events))

@@ -24,8 +24,8 @@ class TruthStage:
     """A stage of one run as one member writes it (laws 4 and 5, ADR 19). Every method raises Unavailable."""
 
     def __init__(self, conn: Connection, run: str, name: str, instance: str) -> None:
-        self.conn = conn
-        self.run = run
+        self._conn = conn
+        self._run = run
         self._name = name
         self._owned = ownership.Owned(conn, run, name, instance)
 
@@ -39,24 +39,24 @@ class TruthStage:
 
     def load(self, part: int) -> Progress | None:
         """Stored progress of a partition, None before the first commit."""
-        return progress.load(self.conn, self.run, self._name, part)
+        return progress.load(self._conn, self._run, self._name, part)
 
     def unpublished(self, source: str) -> list[Queued]:
         """Committed records of a source without a publish fact, in order."""
-        return outbox.unpublished(self.conn, self.run, source)
+        return outbox.unpublished(self._conn, self._run, source)
 
     def commit(self, write: Write, published: Sequence[Published]) -> None:
         """All of it in one transaction, with where records of earlier ones were acknowledged. Fenced: nothing of it.
 
         One statement but for poison: with small batches the round trips would cost the most.
         """
-        run, name, moves = self.run, self._name, write.moves
+        run, name, moves = self._run, self._name, write.moves
         epochs = self.held(move.partition for move in moves)
         steps = [
             ownership.held(epochs), progress.moved(run, name, moves), *write.rows,
             *outbox.stored(run, write.queued), *outbox.recorded(run, published),
         ]  # fmt: skip
-        with transaction(self.conn) as cur:
+        with transaction(self._conn) as cur:
             held_n, moved_n, *_ = together.execute(cur, steps)
             ownership.check(cur, epochs, held_n)
             progress.settle(cur, run, name, moves, moved_n)
@@ -64,5 +64,5 @@ class TruthStage:
 
     def record_facts(self, published: Sequence[Published]) -> None:
         """Where committed records were acknowledged."""
-        with transaction(self.conn) as cur:
-            outbox.record_facts(cur, self.run, published)
+        with transaction(self._conn) as cur:
+            outbox.record_facts(cur, self._run, published)

@@ -6,17 +6,15 @@ from fp_contracts.ingress import ADJUDICATION, CASE_READ, EVENT_CLASSES
 from fp_contracts.timestamps import to_text
 from fp_operator import project, substrate
 from fp_operator.cli.output import Format, OutputOption, console, emit_json, told
-from fp_operator.cli.running import actor
+from fp_operator.cli.running import actor, in_hours
 from fp_operator.runs import reading
 from fp_operator.stack.state import StateFolder
 from fp_runtime.errors import UserError
-from fp_runtime.participant import now_us
 from fp_runtime.tokens import Claims, issue, parse_keys
 
 _CLASSES = tuple(dict.fromkeys((CASE_READ, ADJUDICATION, *EVENT_CLASSES)))
 _ASKED = typer.Argument(..., help=f"What it may do: {', '.join(_CLASSES)}")
 _RUN = typer.Option(None, "--run", help="Run id or a unique part of it; the last run when left out")
-_US_PER_HOUR = 3_600_000_000
 
 
 def token(
@@ -33,7 +31,7 @@ def token(
         folder = project.state_dir()
         with reading(folder) as reader:
             name = reader.state(run).platform_run_id
-        expires_us = now_us() + int(hours * _US_PER_HOUR)
+        expires_us = in_hours(hours)
         claims = Claims(kid=substrate.KEY_ID, sub=actor(), run=name, classes=tuple(classes), exp_us=expires_us)
         signed = issue(parse_keys(substrate.producer_keys(StateFolder(folder))), claims)
     if output is Format.JSON:

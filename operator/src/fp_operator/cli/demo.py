@@ -51,22 +51,21 @@ class Demo:
     def __init__(self, environment: Environment, world: str, scope: str, timeout_s: float) -> None:
         self.environment = environment
         self.peak = memory.Peak(environment.state_dir)
-        self.scope = scope
-        self._order = Order(world=world, scope=scope, actor=actor())
+        self.order = Order(world=world, scope=scope, actor=actor())
         self._timeout_s = timeout_s
 
     def plan(self, drill: bool) -> Planned:
         """The next run, under a fresh id."""
         return launch.plan(self.environment, Order(
-            world=self._order.world, scope=self._order.scope, drill=drill, actor=self._order.actor
+            world=self.order.world, scope=self.order.scope, drill=drill, actor=self.order.actor
         ))  # fmt: skip
 
     def run(self, planned: Planned) -> Ended:
         """Start a run and watch it to its end; Ctrl-C lets go of it and says how to come back."""
-        screen, approver = console(), REVIEWER if self._order.scope == "full" else None
+        screen, approver = console(), REVIEWER if self.order.scope == "full" else None
         kills = ", ".join(planned.drills) or "none"
         screen.print(f"run {planned.run}: {planned.world.rows:,} payments, kills {kills}")
-        pinned = launch.start(self.environment, planned, self._order.actor, REASON)
+        pinned = launch.start(self.environment, planned, self.order.actor, REASON)
         try:
             with board.watching(screen) as see:
                 look = approving_too(self.environment, self._noting(see), approver)
@@ -198,7 +197,7 @@ def _drilled(demo: Demo, before: Reference, began: float) -> Exit:
         f"time {time.monotonic() - began:.0f} s   runs {before.state.platform_run_id}, {ended.pinned.run}\n"
         f"bundle {bundle}\n"
         f"board http://127.0.0.1:{environment.ports['verdict']}/ (stays up)\n"
-        f"next: fp verify, fp status, {'fp models effect, ' if demo.scope == 'full' else ''}fp cost,"
+        f"next: fp verify, fp status, {'fp models effect, ' if demo.order.scope == 'full' else ''}fp cost,"
         " fp trace EVENT_ID, fp down"
     )
     return exit_code(ended.state, ended.end) if same else Exit.FAIL

@@ -41,13 +41,14 @@ from fp_operator.cli.reading import phase_key
 from fp_operator.following import Moment
 from fp_operator.pinning import Pinned
 from fp_operator.rehearsal import program
-from fp_operator.runs import reading
+from fp_operator.runs import Reader, reading
 from fp_operator.stack import Supervisor
 from fp_operator.substrate import Environment
 from fp_runtime.bus import FetchProfile
 from fp_runtime.errors import UserError
 from fp_runtime.evidence import open_store
 from fp_runtime.kafka import open_consumer
+from fp_runtime.participant import now_us
 
 TIMEOUT_S = 1_800.0
 RealismOption = typer.Option([], "--realism", help="A disturbance of another rate: late_context_ppm=0; repeatable")
@@ -202,9 +203,7 @@ def stop(
 ) -> None:
     """End an open run: nothing of it is deleted, and another one may be pinned."""
     with told(), reading(project.state_dir()) as reader:
-        state = reader.state(run)
-        if state.closed or state.stopped:
-            raise UserError(f"run {state.platform_run_id}", "is over already", "see `fp status`")
+        state = still_open(reader, run)
         if not dry_run:
             pinning.publish(reader.environment, state, [(RunStopped(actor=actor(), reason=reason), ())])
     say(output, dry_run, {"platform_run_id": state.platform_run_id, "stops": True})
@@ -230,6 +229,19 @@ def resume(
             if not dry_run:
                 document["receipt"] = resuming.resume(environment, state, planned, actor(), reason).key
     say(output, dry_run, document)
+
+
+def still_open(reader: Reader, run: str | None) -> RunState:
+    """The state of a run that is not over; UserError for one that is."""
+    state = reader.state(run)
+    if state.closed or state.stopped:
+        raise UserError(f"run {state.platform_run_id}", "is over already", "see `fp status`")
+    return state
+
+
+def in_hours(hours: float) -> int:
+    """So many hours from now (wall clock, µs)."""
+    return now_us() + int(hours * 3_600_000_000)
 
 
 def say(output: Format, dry_run: bool, document: dict[str, Any]) -> None:

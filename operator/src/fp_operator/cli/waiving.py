@@ -14,12 +14,9 @@ from fp_operator.cli.output import (
     RunArgument,
     told,
 )
-from fp_operator.cli.running import actor, say
+from fp_operator.cli.running import actor, in_hours, say, still_open
 from fp_operator.runs import reading
-from fp_runtime.errors import UserError
-from fp_runtime.participant import now_us
 
-_US_PER_HOUR = 3_600_000_000
 _WAIVER = typer.Argument(..., help="; ".join(f"{waiver.value}: {waiver.lets_pass}" for waiver in Waiver))
 
 
@@ -33,10 +30,7 @@ def waive(
 ) -> None:
     """Waive one check of an open run: who, why and until when go into its log, its governance and its evidence."""
     with told(), reading(project.state_dir()) as reader:
-        state = reader.state(run)
-        if state.closed or state.stopped:
-            raise UserError(f"run {state.platform_run_id}", "is over already", "see `fp status`")
-        expires_us = now_us() + int(hours * _US_PER_HOUR)
+        state, expires_us = still_open(reader, run), in_hours(hours)
         granted = WaiverGranted(waiver=waiver.value, actor=actor(), reason=reason, expires_us=expires_us)
         if not dry_run:
             pinning.publish(reader.environment, state, [(granted, (waiver.value, str(expires_us)))])
