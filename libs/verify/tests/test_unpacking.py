@@ -228,6 +228,17 @@ def test_a_log_of_another_form_fails(line: bytes) -> None:
     assert (result.result, {m.blocker for m in result.mismatches}) == ("FAIL", {"DFULL-RUN-B16.1"})
 
 
+def test_an_export_that_does_not_end_leaves_no_bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    run = green_run()
+    monkeypatch.setattr(tarfile.TarFile, "addfile", killed)
+    with pytest.raises(KeyboardInterrupt):
+        export(RUN, run.objects.__getitem__, run.objects, run.records, tmp_path / "run.tar.gz")
+    assert not (tmp_path / "run.tar.gz").exists()
+
+
 def test_the_command_says_it_in_one_line(tmp_path: Path, archive: bytes) -> None:
     path = tmp_path / "b.tar.gz"
     for body in (archive[: len(archive) // 2], archive[:2000] + b"\xff" * 200 + archive[2200:], b""):

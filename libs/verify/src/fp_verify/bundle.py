@@ -123,8 +123,11 @@ def _record(line: bytes) -> RawRecord:
 
 
 def _write_tar(out: Path, files: Mapping[str, bytes]) -> None:
-    with tarfile.open(out, "w:gz") as tar:
+    """Whole or not at all: a bundle that is there is taken for the run's, so a kill must leave none."""
+    part = out.with_name(f"{out.name}.part")
+    with tarfile.open(part, "w:gz") as tar:
         for key, body in sorted(files.items()):
             member = tarfile.TarInfo(key)
             member.size = len(body)
             tar.addfile(member, io.BytesIO(body))
+    part.replace(out)
